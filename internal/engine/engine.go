@@ -1,0 +1,61 @@
+// Package engine runs one step: rows of several sequences and their block tables in, logits out. It knows block ids,
+// never the cache.
+package engine
+
+import (
+	"fmt"
+
+	"kvasir/internal/model"
+	"kvasir/internal/store"
+	"kvasir/internal/team"
+)
+
+// Batch and Segment describe a step; see package model.
+type (
+	Batch   = model.Batch
+	Segment = model.Segment
+)
+
+// Options of New.
+type Options struct {
+	Threads int // workers of a step, at least 1
+	MaxRows int // rows of a step, at least 1
+}
+
+// Engine computes steps of one model over the blocks of one memory tier. It is not safe for concurrent use: the step
+// loop owns it.
+type Engine struct {
+	model   *model.Model
+	mem     *store.Memory
+	team    *team.Team
+	scratch *model.Scratch
+	maxRows int
+}
+
+// New makes an engine. The memory tier must have blocks of the model's size.
+func New(m *model.Model, mem *store.Memory, o Options) (*Engine, error) {
+	if mem.BlockBytes() < m.Layout.BlockBytes() {
+		return nil, fmt.Errorf("blocks of %d bytes, the model needs %d", mem.BlockBytes(), m.Layout.BlockBytes())
+	}
+	if o.Threads < 1 || o.MaxRows < 1 {
+		return nil, fmt.Errorf("%d threads and %d rows: both must be at least 1", o.Threads, o.MaxRows)
+	}
+	return &Engine{m, mem, team.New(o.Threads), m.NewScratch(o.MaxRows, o.Threads), o.MaxRows}, nil
+}
+
+// Step computes the batch: K and V of its rows are in their blocks afterwards, and Logits gives the wanted rows.
+func (e *Engine) Step(b *Batch) error { return e.model.Forward(e.team, e.scratch, b, e.mem) }
+
+// Logits is row i of the wanted rows of the last Step, in the batch's order. Valid until the next Step.
+func (e *Engine) Logits(i int) []float32 { return e.model.LogitRow(e.scratch, i) }
+
+// MaxRows is the largest number of rows of a step.
+func (e *Engine) MaxRows() int { return e.maxRows }
+
+// Copy copies the KV of the first n tokens of block src into dst and zeroes the rest of dst.
+func (e *Engine) Copy(dst, src int32, n int) {
+	e.model.Layout.CopyTokens(e.mem.Block(dst), e.mem.Block(src), n)
+}
+
+// Close ends the workers. The model and the memory tier stay open.
+func (e *Engine) Close() { e.team.Close() }

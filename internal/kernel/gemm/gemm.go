@@ -1,0 +1,151 @@
+// Package gemm multiplies packed weights with activations: y = W·x for each row of x.
+//
+// Weights are packed once, when a model is loaded, into panels of 32 outputs, so that a vector lane is an output: no sum runs
+// across lanes, and the bits of an output depend on nothing but its own weights and its own row. Three paths compute it
+// (Go, AVX2, AVX-512 with VNNI); docs/numerics.md says what they agree on to the bit, portable.go is the oracle.
+//
+// The layout of a panel, for each block of 32 k in rising order (all values little-endian):
+//
+//	P4     640 B   32 f16 d, 32 f16 m, 4 × (32 outputs × 4 B): byte j of group g has k = 8g+j in its low nibble, k = 8g+4+j in its high one
+//	P5    1152 B   32 f16 d, 32 f16 m, 8 × (32 outputs × 4 B): byte j of group g is k = 4g+j, 0..31
+//	P8    1088 B   32 f16 d, 8 × (32 outputs × 4 B): byte j of group g is k = 4g+j, the signed weight + 128
+//	PF16, PBF16    for each k: 32 outputs × 2 B
+//	PF32           for each k: 32 outputs × 4 B
+//
+// Four bytes an output are what VPDPBUSD and VPMADDUBSW sum into one lane.
+package gemm
+
+//go:generate go run -C ../_asm ./gemm -out ../gemm/gemm_amd64.s -stubs ../gemm/stubs_amd64.go -pkg gemm
+
+import (
+	"fmt"
+	"unsafe"
+
+	"kvasir/internal/kernel"
+)
+
+// PanelOutputs is the number of outputs (rows of the weight matrix) in a panel.
+const PanelOutputs = 32
+
+// block is the number of consecutive k that share a scale.
+const block = 32
+
+// A Format is the layout of a panel and the arithmetic on it.
+type Format uint8
+
+// The formats. P4, P5 and P8 take activations as int8 with a scale for each block of 32; the others take float32.
+const (
+	P4    Format = iota // 4-bit unsigned weights, scale and minimum
+	P5                  // 5-bit unsigned weights, scale and minimum
+	P8                  // 8-bit signed weights, scale
+	PF16                // IEEE half
+	PBF16               // bfloat16
+	PF32                // float32
+	formats
+)
+
+func (f Format) String() string {
+	if f < formats {
+		return [formats]string{"P4", "P5", "P8", "PF16", "PBF16", "PF32"}[f]
+	}
+	return fmt.Sprintf("Format(%d)", uint8(f))
+}
+
+// FormatFor returns the format that holds weights of a ggml type without loss, and whether there is one.
+func FormatFor(ggmlType uint32) (Format, bool) {
+	s, ok := sources[ggmlType]
+	return s.format, ok
+}
+
+// Quantized reports whether the format takes activations as int8 (Act's Q, S and N) rather than as float32 (Act's F).
+func (f Format) Quantized() bool { return f <= P8 }
+
+// blockBytes is the size of 32 outputs × 32 k.
+func (f Format) blockBytes() int {
+	return [formats]int{640, 1152, 1088, 2048, 2048, 4096}[f]
+}
+
+// PanelBytes returns the size of one panel: 32 outputs of in weights each. in is a multiple of 32.
+func (f Format) PanelBytes(in int) int { return in / block * f.blockBytes() }
+
+// Size returns the bytes that a Matrix of out × in takes in Data.
+func Size(f Format, out, in int) int {
+	return (out + PanelOutputs - 1) / PanelOutputs * f.PanelBytes(in)
+}
+
+// A Matrix is a packed weight matrix with Out rows of In weights. Mul reads it; many goroutines may do so at once.
+type Matrix struct {
+	Format  Format
+	Out, In int    // In is a multiple of 32
+	Data    []byte // Size(Format, Out, In) bytes, aligned to 64; the owner is the caller
+}
+
+// Panels returns the number of panels, ceil(Out/32).
+func (m *Matrix) Panels() int { return (m.Out + PanelOutputs - 1) / PanelOutputs }
+
+// An Act holds rows of activations, K values each. F, or Q, S and N are filled, according to Format.Quantized.
+type Act struct {
+	K int
+	F []float32 // rows*K values
+	Q []int8    // rows*K values, -127..127
+	S []float32 // rows*K/32 pairs {d, d*sum of the block's Q}
+	N []int32   // rows*K/32 values -128*sum
+}
+
+// NewAct returns buffers for rows of k values (k is a multiple of 32), aligned to 64 bytes. The kernels read within the rows
+// only, so slices of other memory serve as well.
+func NewAct(rows, k int) *Act {
+	return &Act{
+		K: k,
+		F: aligned[float32](rows * k),
+		Q: aligned[int8](rows * k),
+		S: aligned[float32](rows * k / block * 2),
+		N: aligned[int32](rows * k / block),
+	}
+}
+
+// aligned returns n zero values starting at a multiple of 64 bytes.
+func aligned[T int8 | int32 | float32](n int) []T {
+	size := int(unsafe.Sizeof(*new(T)))
+	s := make([]T, n+64/size)
+	off := int(-uintptr(unsafe.Pointer(unsafe.SliceData(s)))&63) / size
+	return s[off : off+n : off+n]
+}
+
+// Mul computes one panel for the rows [r0, r1) of x: out[(r-r0)*ldo+o] is output panel*32+o of row r, for all o in 0..31;
+// outputs at or beyond m.Out are +0. It allocates nothing. It panics if the shapes do not fit the slices. p must be one of
+// kernel.Available: the CPU faults on instructions that it does not have.
+func Mul(p kernel.Path, m *Matrix, panel int, x *Act, r0, r1 int, out []float32, ldo int) {
+	if r0 == r1 {
+		return
+	}
+	check(m, panel, x, r0, r1, out, ldo)
+	n := m.Format.PanelBytes(m.In)
+	w := m.Data[panel*n:][:n]
+	if p == kernel.Go {
+		mulGo(m.Format, w, x, r0, r1, out, ldo)
+		return
+	}
+	mulAsm(p, m.Format, w, x, r0, r1, out, ldo)
+}
+
+// check panics with the reason if Mul would read or write outside its slices.
+func check(m *Matrix, panel int, x *Act, r0, r1 int, out []float32, ldo int) {
+	rows := r1 - r0
+	switch {
+	case m.Format >= formats || m.In <= 0 || m.In%block != 0 || m.Out <= 0 || len(m.Data) < Size(m.Format, m.Out, m.In):
+		panic(fmt.Sprintf("gemm: matrix %v %d×%d with %d bytes is malformed", m.Format, m.Out, m.In, len(m.Data)))
+	case panel < 0 || panel >= m.Panels():
+		panic(fmt.Sprintf("gemm: panel %d of %d", panel, m.Panels()))
+	case x.K != m.In:
+		panic(fmt.Sprintf("gemm: activations of %d values for weights of %d", x.K, m.In))
+	case r0 < 0 || rows < 0:
+		panic(fmt.Sprintf("gemm: rows [%d, %d)", r0, r1))
+	case ldo < PanelOutputs || len(out) < (rows-1)*ldo+PanelOutputs:
+		panic(fmt.Sprintf("gemm: %d rows at a stride of %d do not fit %d outputs", rows, ldo, len(out)))
+	case m.Format.Quantized() && (len(x.Q) < r1*x.K || len(x.S) < r1*x.K/block*2 || len(x.N) < r1*x.K/block):
+		panic(fmt.Sprintf("gemm: row %d is beyond the int8 activations", r1-1))
+	case !m.Format.Quantized() && len(x.F) < r1*x.K:
+		panic(fmt.Sprintf("gemm: row %d is beyond the float32 activations", r1-1))
+	}
+}

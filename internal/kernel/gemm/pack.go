@@ -1,0 +1,246 @@
+package gemm
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"kvasir/internal/kernel"
+)
+
+// Errors of Pack.
+var (
+	// ErrShape: the arguments do not fit the matrix.
+	ErrShape = errors.New("gemm: shape mismatch")
+	// ErrWeights: a weight is not finite, or has no exact form in the panel's format.
+	ErrWeights = errors.New("gemm: weights cannot be packed")
+)
+
+// A source is a ggml type: the format that holds it, and its block as GGUF files have it.
+type source struct {
+	format Format
+	values int // in a block
+	bytes  int // of a block
+	name   string
+	// pack writes one 32 × 32 block of a panel: outputs [0, rows) from src, whose rows are stride bytes apart.
+	pack func(dst, src []byte, stride, rows int) error
+}
+
+// The numbers are those of enum ggml_type (ggml.h).
+var sources = map[uint32]source{
+	0:  {PF32, 1, 4, "F32", packF32},
+	1:  {PF16, 1, 2, "F16", packF16},
+	2:  {P4, 32, 18, "Q4_0", packQ4_0},
+	3:  {P4, 32, 20, "Q4_1", packQ4_1},
+	6:  {P8, 32, 22, "Q5_0", packQ5_0},
+	7:  {P5, 32, 24, "Q5_1", packQ5_1},
+	8:  {P8, 32, 34, "Q8_0", packQ8_0},
+	30: {PBF16, 1, 2, "BF16", packBF16},
+}
+
+// Pack fills the panels of the rows [firstRow, firstRow+rows) from src, which holds exactly these rows as a GGUF file
+// stores them. firstRow is a multiple of 32, and so is rows unless the range ends at m.Out; rows of the last panel beyond m.Out become
+// zero weights. Calls with disjoint ranges may run at once. Errors wrap ErrShape or ErrWeights; the range's panels are then undefined.
+func (m *Matrix) Pack(ggmlType uint32, firstRow, rows int, src []byte) error {
+	s, ok := sources[ggmlType]
+	switch {
+	case !ok:
+		return fmt.Errorf("%w: ggml type %d; supported are F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0", ErrShape, ggmlType)
+	case s.format != m.Format:
+		return fmt.Errorf("%w: %s packs as %v, not as %v", ErrShape, s.name, s.format, m.Format)
+	case m.Out <= 0 || m.In <= 0 || m.In%block != 0:
+		return fmt.Errorf("%w: matrix of %d×%d; the inner size must be a multiple of %d", ErrShape, m.Out, m.In, block)
+	case len(m.Data) != Size(m.Format, m.Out, m.In):
+		return fmt.Errorf("%w: %d bytes for panels that take %d", ErrShape, len(m.Data), Size(m.Format, m.Out, m.In))
+	case firstRow < 0 || rows < 0 || firstRow%PanelOutputs != 0 || rows > m.Out-firstRow || rows%PanelOutputs != 0 && firstRow+rows != m.Out:
+		return fmt.Errorf("%w: rows [%d, %d) of %d are not whole panels of %d", ErrShape, firstRow, firstRow+rows, m.Out, PanelOutputs)
+	}
+	stride := m.In / s.values * s.bytes
+	if len(src) != rows*stride {
+		return fmt.Errorf("%w: %d bytes of %s for %d rows that take %d", ErrShape, len(src), s.name, rows, rows*stride)
+	}
+	srcBlock := block / s.values * s.bytes // bytes of 32 k in a row
+	dstBlock := m.Format.blockBytes()
+	for r := 0; r < rows; r += PanelOutputs {
+		n := min(PanelOutputs, rows-r)
+		panel := m.Data[(firstRow+r)/PanelOutputs*m.Format.PanelBytes(m.In):]
+		for b := range m.In / block {
+			dst := panel[b*dstBlock:][:dstBlock]
+			if n < PanelOutputs {
+				m.Format.clear(dst)
+			}
+			if err := s.pack(dst, src[r*stride+b*srcBlock:], stride, n); err != nil {
+				return fmt.Errorf("%w: %s rows %d to %d, block %d", err, s.name, firstRow+r, firstRow+r+n-1, b)
+			}
+		}
+	}
+	return nil
+}
+
+// clear makes every weight of a panel's block zero.
+func (f Format) clear(dst []byte) {
+	clear(dst)
+	if f == P8 {
+		for i := range dst[64:] {
+			dst[64+i] = 128
+		}
+	}
+}
+
+// finite16 reports whether bits are a finite IEEE half.
+func finite16(bits uint16) bool { return bits&0x7c00 != 0x7c00 }
+
+var (
+	errFinite = fmt.Errorf("%w: value that is not finite", ErrWeights)
+	errMin    = fmt.Errorf("%w: -8 times the scale is beyond f16", ErrWeights)
+)
+
+// Nibbles of ggml's 4- and 5-bit blocks: byte j has k = j in its low half and k = 16+j in its high half.
+const (
+	lowNibbles  = 0x0f0f0f0f
+	highNibbles = 0xf0f0f0f0
+)
+
+// putP4 stores one output's nibbles: a panel's byte has k and k+4.
+func putP4(dst []byte, o int, qs []byte) {
+	for h := range 2 { // k = 8h..8h+7 and 16+8h..16+8h+7
+		a, b := binary.LittleEndian.Uint32(qs[8*h:]), binary.LittleEndian.Uint32(qs[8*h+4:])
+		binary.LittleEndian.PutUint32(dst[128+h*128+o*4:], a&lowNibbles|b&lowNibbles<<4)
+		binary.LittleEndian.PutUint32(dst[128+(h+2)*128+o*4:], a&highNibbles>>4|b&highNibbles)
+	}
+}
+
+func packQ4_1(dst, src []byte, stride, rows int) error {
+	for o := range rows {
+		s := src[o*stride:][:20]
+		d, m := binary.LittleEndian.Uint16(s), binary.LittleEndian.Uint16(s[2:])
+		if !finite16(d) || !finite16(m) {
+			return errFinite
+		}
+		binary.LittleEndian.PutUint16(dst[2*o:], d)
+		binary.LittleEndian.PutUint16(dst[64+2*o:], m)
+		putP4(dst, o, s[4:])
+	}
+	return nil
+}
+
+func packQ4_0(dst, src []byte, stride, rows int) error {
+	for o := range rows {
+		s := src[o*stride:][:18]
+		d := binary.LittleEndian.Uint16(s)
+		if !finite16(d) {
+			return errFinite
+		}
+		m := -8 * kernel.FromF16(d)
+		h := kernel.ToF16(m)
+		if kernel.FromF16(h) != m {
+			return errMin
+		}
+		binary.LittleEndian.PutUint16(dst[2*o:], d)
+		binary.LittleEndian.PutUint16(dst[64+2*o:], h)
+		putP4(dst, o, s[2:])
+	}
+	return nil
+}
+
+// five unpacks a ggml 5-bit block: nibbles qs, and the fifth bit of k in bit k of high.
+func five(q *[block]byte, high uint32, qs []byte) {
+	for j, b := range qs[:16] {
+		q[j] = b&15 | byte(high>>j&1)<<4
+		q[16+j] = b>>4 | byte(high>>(16+j)&1)<<4
+	}
+}
+
+// putBytes stores one output's 32 bytes in the 8 groups that start at dst, each XORed with flip.
+func putBytes(dst []byte, o int, q []byte, flip uint32) {
+	for g := range 8 {
+		binary.LittleEndian.PutUint32(dst[g*128+o*4:], binary.LittleEndian.Uint32(q[4*g:])^flip)
+	}
+}
+
+// signFlip turns four int8 into the same values + 128.
+const signFlip = 0x80808080
+
+func packQ5_0(dst, src []byte, stride, rows int) error {
+	var q [block]byte
+	for o := range rows {
+		s := src[o*stride:][:22]
+		d := binary.LittleEndian.Uint16(s)
+		if !finite16(d) {
+			return errFinite
+		}
+		binary.LittleEndian.PutUint16(dst[2*o:], d)
+		five(&q, binary.LittleEndian.Uint32(s[2:]), s[6:])
+		for k := range q {
+			q[k] -= 16
+		}
+		putBytes(dst[64:], o, q[:], signFlip)
+	}
+	return nil
+}
+
+func packQ5_1(dst, src []byte, stride, rows int) error {
+	var q [block]byte
+	for o := range rows {
+		s := src[o*stride:][:24]
+		d, m := binary.LittleEndian.Uint16(s), binary.LittleEndian.Uint16(s[2:])
+		if !finite16(d) || !finite16(m) {
+			return errFinite
+		}
+		binary.LittleEndian.PutUint16(dst[2*o:], d)
+		binary.LittleEndian.PutUint16(dst[64+2*o:], m)
+		five(&q, binary.LittleEndian.Uint32(s[4:]), s[8:])
+		putBytes(dst[128:], o, q[:], 0)
+	}
+	return nil
+}
+
+func packQ8_0(dst, src []byte, stride, rows int) error {
+	for o := range rows {
+		s := src[o*stride:][:34]
+		d := binary.LittleEndian.Uint16(s)
+		if !finite16(d) {
+			return errFinite
+		}
+		binary.LittleEndian.PutUint16(dst[2*o:], d)
+		putBytes(dst[64:], o, s[2:], signFlip)
+	}
+	return nil
+}
+
+func packF32(dst, src []byte, stride, rows int) error {
+	for o := range rows {
+		s := src[o*stride:][:4*block]
+		for k := range block {
+			v := binary.LittleEndian.Uint32(s[4*k:])
+			if v&0x7f800000 == 0x7f800000 {
+				return errFinite
+			}
+			binary.LittleEndian.PutUint32(dst[k*128+4*o:], v)
+		}
+	}
+	return nil
+}
+
+func packF16(dst, src []byte, stride, rows int) error {
+	return pack16(dst, src, stride, rows, 0x7c00)
+}
+
+func packBF16(dst, src []byte, stride, rows int) error {
+	return pack16(dst, src, stride, rows, 0x7f80)
+}
+
+// pack16 stores 16-bit floats whose exponent bits are exp.
+func pack16(dst, src []byte, stride, rows int, exp uint16) error {
+	for o := range rows {
+		s := src[o*stride:][:2*block]
+		for k := range block {
+			v := binary.LittleEndian.Uint16(s[2*k:])
+			if v&exp == exp {
+				return errFinite
+			}
+			binary.LittleEndian.PutUint16(dst[k*64+2*o:], v)
+		}
+	}
+	return nil
+}

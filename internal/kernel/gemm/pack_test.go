@@ -1,0 +1,212 @@
+package gemm
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"math"
+	"math/rand/v2"
+	"sync"
+	"testing"
+
+	"kvasir/internal/kernel"
+)
+
+// half is an IEEE half as float64, written from the definition.
+func half(b []byte) float64 {
+	h := binary.LittleEndian.Uint16(b)
+	v := float64(h & 1023)
+	if e := int(h >> 10 & 31); e > 0 {
+		v = math.Ldexp(v+1024, e-25)
+	} else {
+		v = math.Ldexp(v, -24)
+	}
+	if h>>15 == 1 {
+		return -v
+	}
+	return v
+}
+
+// dequantize returns the weights of a row of GGUF blocks, as the comments in ggml-common.h define them.
+func dequantize(name string, row []byte) []float64 {
+	var w []float64
+	nibbles := func(qs []byte, weight func(k int, q byte) float64) {
+		for k := range 32 {
+			w = append(w, weight(k, qs[k%16]>>(k/16*4)&15))
+		}
+	}
+	for i := 0; i < len(row); {
+		b := row[i:]
+		switch name {
+		case "F32":
+			w = append(w, float64(math.Float32frombits(binary.LittleEndian.Uint32(b))))
+			i += 4
+		case "F16":
+			w = append(w, half(b))
+			i += 2
+		case "BF16":
+			w = append(w, float64(math.Float32frombits(uint32(binary.LittleEndian.Uint16(b))<<16)))
+			i += 2
+		case "Q4_0":
+			nibbles(b[2:], func(_ int, q byte) float64 { return half(b) * (float64(q) - 8) })
+			i += 18
+		case "Q4_1":
+			nibbles(b[4:], func(_ int, q byte) float64 { return half(b)*float64(q) + half(b[2:]) })
+			i += 20
+		case "Q5_0":
+			bits := binary.LittleEndian.Uint32(b[2:])
+			nibbles(b[6:], func(k int, q byte) float64 { return half(b) * (float64(q) + float64(bits>>k&1)*16 - 16) })
+			i += 22
+		case "Q5_1":
+			bits := binary.LittleEndian.Uint32(b[4:])
+			nibbles(b[8:], func(k int, q byte) float64 { return half(b)*(float64(q)+float64(bits>>k&1)*16) + half(b[2:]) })
+			i += 24
+		case "Q8_0":
+			for k := range 32 {
+				w = append(w, half(b)*float64(int8(b[2+k])))
+			}
+			i += 34
+		}
+	}
+	return w
+}
+
+// Products with unit vectors give the weights back, rounded once to float32.
+func TestPackRoundTrip(t *testing.T) {
+	const in, out = 64, 71
+	for _, g := range ggmlTypes {
+		rng := rand.New(rand.NewPCG(5, uint64(g.id)))
+		src := weights(rng, g.id, out, in, random)
+		m := pack(t, g.id, out, in, src)
+		x := NewAct(in, in)
+		for k := range in {
+			x.F[k*in+k] = 1
+			x.Q[k*in+k] = 1
+			b := (k*in + k) / block
+			x.S[2*b], x.S[2*b+1], x.N[b] = 1, 1, -128
+		}
+		for panel := range m.Panels() {
+			got := mul(t, kernel.Go, m, panel, x, 0, in)
+			for o := panel * PanelOutputs; o < min(out, (panel+1)*PanelOutputs); o++ {
+				want := dequantize(g.name, src[o*rowBytes(g.id, in):][:rowBytes(g.id, in)])
+				for k := range want {
+					if v := got[k][o-panel*PanelOutputs]; v != float32(want[k]) {
+						t.Fatalf("%s: weight (%d,%d) is %v, want %v", g.name, o, k, v, want[k])
+					}
+				}
+			}
+		}
+	}
+}
+
+// Disjoint ranges packed at once give what one call gives.
+func TestPackRanges(t *testing.T) {
+	const in, out = 96, 135
+	for _, g := range ggmlTypes {
+		rng := rand.New(rand.NewPCG(6, uint64(g.id)))
+		src := weights(rng, g.id, out, in, random)
+		whole := pack(t, g.id, out, in, src)
+		m := &Matrix{Format: whole.Format, Out: out, In: in, Data: dirty(len(whole.Data))}
+		var wg sync.WaitGroup
+		for _, r := range [][2]int{{0, 32}, {32, 96}, {96, 135}} {
+			wg.Go(func() {
+				n := rowBytes(g.id, in)
+				if err := m.Pack(g.id, r[0], r[1]-r[0], src[r[0]*n:r[1]*n]); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if !bytes.Equal(m.Data, whole.Data) {
+			t.Errorf("%s: panels differ", g.name)
+		}
+	}
+}
+
+func TestPackErrors(t *testing.T) {
+	const q4_0, q4_1, q8_0 = 2, 3, 8
+	good := func(out, in int) *Matrix {
+		return &Matrix{Format: P4, Out: out, In: in, Data: make([]byte, Size(P4, out, in))}
+	}
+	short := good(40, 64)
+	short.Data = short.Data[1:]
+	for _, c := range []struct {
+		name        string
+		m           *Matrix
+		id          uint32
+		first, rows int
+		src         int
+	}{
+		{"K-quant", good(40, 64), 12, 0, 40, 40 * 36},
+		{"other format", good(40, 64), q8_0, 0, 40, 40 * 68},
+		{"inner size", &Matrix{Format: P4, Out: 40, In: 48}, q4_1, 0, 40, 40 * 30},
+		{"no outputs", &Matrix{Format: P4, In: 64}, q4_1, 0, 0, 0},
+		{"short data", short, q4_1, 0, 40, 40 * 40},
+		{"first row", good(40, 64), q4_1, 16, 24, 24 * 40},
+		{"part of a panel", good(40, 64), q4_1, 0, 31, 31 * 40},
+		{"too many rows", good(40, 64), q4_1, 32, 9, 9 * 40},
+		{"negative rows", good(40, 64), q4_1, 32, -8, 0},
+		{"negative first", good(40, 64), q4_1, -32, 32, 32 * 40},
+		{"overflow", good(40, 64), q4_1, 32, math.MaxInt, 0},
+		{"short source", good(40, 64), q4_1, 0, 40, 40*40 - 1},
+		{"long source", good(40, 64), q4_1, 0, 40, 40*40 + 1},
+	} {
+		if err := c.m.Pack(c.id, c.first, c.rows, make([]byte, c.src)); !errors.Is(err, ErrShape) {
+			t.Errorf("%s: %v, want ErrShape", c.name, err)
+		}
+	}
+
+	// Values that are not finite, at the last block of the last row.
+	for _, g := range ggmlTypes {
+		const in, out = 64, 40
+		rng := rand.New(rand.NewPCG(7, uint64(g.id)))
+		s := sources[g.id]
+		for off := 0; off < 4; off += 2 { // scale and minimum
+			if off == 2 && g.name != "Q4_1" && g.name != "Q5_1" {
+				continue
+			}
+			src := weights(rng, g.id, out, in, random)
+			v := src[len(src)-s.bytes+off:]
+			switch g.name {
+			case "F32":
+				binary.LittleEndian.PutUint32(v, 0xff800000)
+			case "BF16":
+				binary.LittleEndian.PutUint16(v, 0x7fc0)
+			default:
+				binary.LittleEndian.PutUint16(v, 0xfc00)
+			}
+			m := &Matrix{Format: s.format, Out: out, In: in, Data: make([]byte, Size(s.format, out, in))}
+			if err := m.Pack(g.id, 0, out, src); !errors.Is(err, ErrWeights) {
+				t.Errorf("%s: %v, want ErrWeights", g.name, err)
+			}
+		}
+	}
+
+	// -8·d of Q4_0 is exact up to the last half below 8192, subnormals included.
+	for _, c := range []struct {
+		d  uint16
+		ok bool
+	}{{0, true}, {1, true}, {0x8003, true}, {0x6fff, true}, {0x7000, false}, {0xf000, false}, {0x7bff, false}} {
+		src := make([]byte, 32*18)
+		for i := 0; i < len(src); i += 18 {
+			binary.LittleEndian.PutUint16(src[i:], c.d)
+		}
+		err := good(32, 32).Pack(q4_0, 0, 32, src)
+		if c.ok && err != nil || !c.ok && !errors.Is(err, ErrWeights) {
+			t.Errorf("Q4_0 with d=%#04x: %v", c.d, err)
+		}
+	}
+}
+
+func TestFormatFor(t *testing.T) {
+	want := map[uint32]Format{0: PF32, 1: PF16, 2: P4, 3: P4, 6: P8, 7: P5, 8: P8, 30: PBF16}
+	for id := range uint32(64) {
+		f, ok := FormatFor(id)
+		if w, known := want[id]; ok != known || f != w {
+			t.Errorf("ggml type %d: %v %v", id, f, ok)
+		}
+	}
+	if n := Size(P4, 33, 64); n != 2*2*640 {
+		t.Errorf("Size = %d", n)
+	}
+}

@@ -1,0 +1,139 @@
+package pipeline
+
+import (
+	"context"
+	"io"
+	"sync"
+
+	"kvasir/internal/llm"
+	"kvasir/internal/sched"
+)
+
+// stream collects the events of all choices of a request. The step loop writes and never waits: what a slow reader has
+// not taken is kept, and is bounded by the request's token limits.
+type stream struct {
+	sched  *sched.Scheduler
+	jobs   []*sched.Job
+	prompt []int // tokens of each prompt
+	n      int   // choices a prompt
+
+	mu         sync.Mutex
+	events     []llm.Event
+	decisions  []llm.Decision // one a prompt, of its first choice
+	completion int
+	open       int // choices that have not ended
+	err        error
+	ready      chan struct{} // has room for one
+}
+
+func newStream(s *sched.Scheduler, prompts []int, n int) *stream {
+	st := &stream{sched: s, prompt: prompts, n: n, open: len(prompts) * n, ready: make(chan struct{}, 1)}
+	for _, p := range prompts {
+		st.decisions = append(st.decisions, llm.Decision{PromptTokens: p})
+	}
+	return st
+}
+
+func (s *stream) signal() {
+	select {
+	case s.ready <- struct{}{}:
+	default:
+	}
+}
+
+func (s *stream) started(choice int, d llm.Decision) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if choice%s.n == 0 {
+		s.decisions[choice/s.n] = d
+	}
+}
+
+// push adds an event and counts the tokens that were generated for it.
+func (s *stream) push(e llm.Event) {
+	s.mu.Lock()
+	s.events = append(s.events, e)
+	s.mu.Unlock()
+	s.signal()
+}
+
+func (s *stream) count(tokens int) {
+	s.mu.Lock()
+	s.completion += tokens
+	s.mu.Unlock()
+}
+
+func (s *stream) ended(err error) {
+	s.mu.Lock()
+	s.open--
+	if err != nil && s.err == nil {
+		s.err = err
+	}
+	s.mu.Unlock()
+	s.signal()
+}
+
+// Next implements llm.Stream.
+func (s *stream) Next(ctx context.Context) (llm.Event, error) {
+	for {
+		s.mu.Lock()
+		if len(s.events) > 0 {
+			e := s.events[0]
+			s.events = s.events[1:]
+			s.mu.Unlock()
+			return e, nil
+		}
+		err, open := s.err, s.open
+		s.mu.Unlock()
+		if err != nil {
+			return llm.Event{}, asError(err)
+		}
+		if open == 0 {
+			return llm.Event{}, io.EOF
+		}
+		select {
+		case <-s.ready:
+		case <-ctx.Done():
+			return llm.Event{}, &llm.Error{Kind: llm.KindCanceled, Message: "the request was canceled"}
+		}
+	}
+}
+
+// Usage implements llm.Stream.
+func (s *stream) Usage() llm.Usage {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u := llm.Usage{CompletionTokens: s.completion}
+	for i, d := range s.decisions {
+		u.PromptTokens += s.prompt[i]
+		u.CachedTokens += d.Reused
+	}
+	return u
+}
+
+// Decisions implements llm.Stream.
+func (s *stream) Decisions() []llm.Decision {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]llm.Decision(nil), s.decisions...)
+}
+
+// Timings implements llm.Stream: those of the choice that took longest in each part.
+func (s *stream) Timings() llm.Timings {
+	var t llm.Timings
+	for _, j := range s.jobs {
+		u := j.Timings()
+		t.Queue = max(t.Queue, u.Queue)
+		t.Prefill = max(t.Prefill, u.Prefill)
+		t.Decode = max(t.Decode, u.Decode)
+	}
+	return t
+}
+
+// Close implements llm.Stream.
+func (s *stream) Close() {
+	for _, j := range s.jobs {
+		j.Cancel()
+	}
+	s.sched.Wake()
+}

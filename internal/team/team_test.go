@@ -1,0 +1,69 @@
+package team
+
+import (
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// Every tile of every phase is claimed exactly once, and a phase sees what the one before it wrote.
+func TestPhases(t *testing.T) {
+	for _, n := range []int{1, 2, 3, 5} {
+		tm := New(n)
+		for run := range 50 {
+			const phases, tiles = 40, 17
+			var hit [phases][tiles]atomic.Int32
+			var calls atomic.Int32
+			tm.Run(func(w *Worker) {
+				calls.Add(1)
+				for p := range phases {
+					for {
+						i, ok := w.Next(tiles)
+						if !ok {
+							break
+						}
+						hit[p][i].Add(1)
+					}
+					w.Barrier()
+					for i := range tiles {
+						if c := hit[p][i].Load(); c != 1 {
+							t.Errorf("n=%d run %d phase %d tile %d: claimed %d times", n, run, p, i, c)
+						}
+					}
+				}
+			})
+			if int(calls.Load()) != n {
+				t.Fatalf("%d workers ran, want %d", calls.Load(), n)
+			}
+		}
+		tm.Close()
+	}
+}
+
+// Workers that have parked are woken again.
+func TestParkedWorkersWake(t *testing.T) {
+	tm := New(4)
+	defer tm.Close()
+	for range 20 {
+		for _, w := range tm.w[1:] { // wait until all have parked
+			for !w.park.Load() {
+				time.Sleep(time.Millisecond)
+			}
+		}
+		var calls atomic.Int32
+		tm.Run(func(*Worker) { calls.Add(1) })
+		if calls.Load() != 4 {
+			t.Fatalf("%d workers ran, want 4", calls.Load())
+		}
+	}
+}
+
+func BenchmarkBarrier(b *testing.B) {
+	tm := New(2)
+	defer tm.Close()
+	tm.Run(func(w *Worker) {
+		for range b.N {
+			w.Barrier()
+		}
+	})
+}

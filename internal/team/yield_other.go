@@ -1,0 +1,7 @@
+//go:build !linux
+
+package team
+
+import "runtime"
+
+func osYield() { runtime.Gosched() }
