@@ -38,7 +38,7 @@ func (c *choice) next(logits []float32, position int) (int32, bool, error) {
 	}
 	c.sampler.Accept(tok.ID)
 	c.left--
-	c.stream.count(1)
+	c.stream.count(c.index)
 	if c.tokenizer.IsEOG(tok.ID) && !c.ignoreEOS {
 		c.held += c.decoder.Flush()
 		c.cut()

@@ -290,7 +290,7 @@ func (p *Pipeline) job(st *stream, r *llm.Request, i, k int, ids []int32) *sched
 			return c.next(logits, position)
 		}
 	}
-	j.Done = st.ended
+	j.Done = func(err error) { st.ended(index, err) }
 	return j
 }
 

@@ -688,3 +688,22 @@ func TestTimings(t *testing.T) {
 		t.Errorf("%+v", m)
 	}
 }
+
+// With more prompts than run at once, the first event comes when it is certain what is reused of all of them.
+func TestDecisionsWithFirstEvent(t *testing.T) {
+	p := open(t, func(o *Options) { o.MaxBatch = 1 })
+	must(t, p, request(ids(ramp(2, 100)...), 1))
+	r := request(ids(ramp(1, 50)...), 20)
+	r.Prompts = append(r.Prompts, ids(ramp(2, 100)...))
+	st, err := p.Generate(context.Background(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := st.Next(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if d := st.Decisions(); d[1].Reason == "" || st.Usage().CachedTokens != 99 {
+		t.Errorf("with the first event: %+v %+v", d, st.Usage())
+	}
+	read(st, 2)
+}

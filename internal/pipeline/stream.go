@@ -20,6 +20,8 @@ type stream struct {
 	mu         sync.Mutex
 	events     []llm.Event
 	decisions  []llm.Decision // one a prompt, of its first choice
+	decided    []bool         // the decision is final: the choice has a token, or has ended
+	undecided  int            // prompts
 	completion int
 	open       int // choices that have not ended
 	err        error
@@ -27,7 +29,8 @@ type stream struct {
 }
 
 func newStream(s *sched.Scheduler, prompts []int, n int) *stream {
-	st := &stream{sched: s, prompt: prompts, n: n, open: len(prompts) * n, ready: make(chan struct{}, 1)}
+	st := &stream{sched: s, prompt: prompts, n: n, open: len(prompts) * n, ready: make(chan struct{}, 1),
+		decided: make([]bool, len(prompts)), undecided: len(prompts)}
 	for _, p := range prompts {
 		st.decisions = append(st.decisions, llm.Decision{PromptTokens: p})
 	}
@@ -57,15 +60,26 @@ func (s *stream) push(e llm.Event) {
 	s.signal()
 }
 
-func (s *stream) count(tokens int) {
+// count adds a generated token of the choice. Its prompt's decision does not change any more.
+func (s *stream) count(choice int) {
 	s.mu.Lock()
-	s.completion += tokens
+	s.completion++
+	s.decide(choice)
 	s.mu.Unlock()
 }
 
-func (s *stream) ended(err error) {
+// decide notes that the decision of the choice's prompt is final. mu is held.
+func (s *stream) decide(choice int) {
+	if i := choice / s.n; choice%s.n == 0 && !s.decided[i] {
+		s.decided[i] = true
+		s.undecided--
+	}
+}
+
+func (s *stream) ended(choice int, err error) {
 	s.mu.Lock()
 	s.open--
+	s.decide(choice)
 	if err != nil && s.err == nil {
 		s.err = err
 	}
@@ -73,11 +87,12 @@ func (s *stream) ended(err error) {
 	s.signal()
 }
 
-// Next implements llm.Stream.
+// Next implements llm.Stream. Until it is final what is reused of every prompt, which in a call of more prompts than run at
+// once may be late, events are held back: the header that comes before them says it.
 func (s *stream) Next(ctx context.Context) (llm.Event, error) {
 	for {
 		s.mu.Lock()
-		if len(s.events) > 0 {
+		if len(s.events) > 0 && s.undecided == 0 {
 			e := s.events[0]
 			s.events = s.events[1:]
 			s.mu.Unlock()
