@@ -6,7 +6,7 @@ TOOL    := $(GO) tool -modfile=tools/go.mod
 FUZZ    ?= 60s
 VENV    := .venv
 
-.PHONY: build model test check vet lint vuln fmt generate-check generate unit race purego exact cross fuzz sdk smoke clean
+.PHONY: build model test check vet lint vuln fmt generate-check generate unit race purego neon exact cross fuzz sdk smoke clean
 
 build: ## the binary, in bin/
 	$(GO) build -o bin/kvasir ./cmd/kvasir
@@ -14,7 +14,7 @@ build: ## the binary, in bin/
 model: build ## the default model, fetched once into the user's cache directory
 	bin/kvasir pull
 
-test: check unit race purego cross fuzz sdk smoke ## everything
+test: check unit race purego neon cross fuzz sdk smoke ## everything
 
 check: fmt vet lint vuln generate-check
 
@@ -50,12 +50,21 @@ unit: model
 	$(GO) test -count=1 -p 1 $(HEAVY)
 
 race:
-	$(GO) test -count=1 -race -short -p 1 ./internal/team ./internal/cache ./internal/sched ./internal/pipeline
+	$(GO) test -count=1 -race -short -p 1 ./internal/team ./internal/cache ./internal/sched ./internal/pipeline ./internal/server
 
 # The portable kernels, and the exactness tests on them.
 purego:
 	$(GO) test -count=1 -tags purego -short ./internal/kernel/...
 	$(GO) test -count=1 -tags purego -short -run 'Prefix|Matrix|Join|Generated' ./internal/sched
+
+# The arm64 kernels and a part of the exactness tests on them: under emulation, unless this is an arm64 machine.
+neon:
+	cd internal/kernel/_asm && $(GO) test -count=1 ./a64
+	@if [ "$$($(GO) env GOHOSTARCH)" = arm64 ]; then on=; \
+	elif command -v qemu-aarch64 >/dev/null; then on="-exec=qemu-aarch64 -cpu max"; export GOOS=linux GOARCH=arm64; \
+	else echo "make neon runs arm64 code with qemu-aarch64, which is not installed: apt-get install qemu-user"; exit 1; fi; \
+	set -ex; $(GO) test -count=1 -short $${on:+"$$on"} ./internal/kernel/...; \
+	$(GO) test -count=1 -short -run 'Join|Generated' $${on:+"$$on"} ./internal/sched
 
 cross:
 	for t in linux/arm64 darwin/arm64 windows/amd64; do echo "build $$t"; GOOS=$${t%/*} GOARCH=$${t#*/} $(GO) build -o /dev/null ./cmd/kvasir || exit 1; done

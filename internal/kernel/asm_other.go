@@ -1,5 +1,6 @@
-//go:build !amd64 || purego
+//go:build (!amd64 && !arm64) || purego
 
 package kernel
 
-const haveAsm = false
+// assembly lists the paths of this build that the CPU can run: there are none.
+func assembly() []Path { return nil }

@@ -51,17 +51,25 @@ func scaled(r *rand.Rand, lo, hi int) float32 {
 	return float32(math.Ldexp(m, lo+r.IntN(hi-lo+1)))
 }
 
+// trials is n, or a fifth of it with -short, as under emulation.
+func trials(n int) int {
+	if testing.Short() {
+		return n / 5
+	}
+	return n
+}
+
 func TestFMARandom(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	var f fmaBig
-	for range 300_000 {
+	for range trials(300_000) {
 		checkFMA(t, &f, scaled(r, -10, 10), scaled(r, -10, 10), scaled(r, -30, 30))
 		checkFMA(t, &f, scaled(r, -80, 60), scaled(r, -80, 60), scaled(r, -149, 127))    // results of every size
 		checkFMA(t, &f, scaled(r, -76, -60), scaled(r, -76, -60), scaled(r, -149, -126)) // subnormal results
 		a, b := scaled(r, -20, 20), scaled(r, -20, 20)
 		checkFMA(t, &f, a, b, -a*b) // cancellation: what is left is the product's rounding error
 	}
-	for range 300_000 { // any bits that are finite
+	for range trials(300_000) { // any bits that are finite
 		v := [3]float32{}
 		for i := range v {
 			for {
@@ -80,7 +88,7 @@ func TestFMARandom(t *testing.T) {
 func TestFMATies(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	var f fmaBig
-	for range 400_000 {
+	for range trials(400_000) {
 		e := -149 + r.IntN(149+100)
 		c := scaled(r, e, e)
 		ulp := max(e-23, -149)
@@ -141,7 +149,7 @@ func TestExp2(t *testing.T) {
 		want := math.Exp2(float64(x))
 		worst = max(worst, math.Abs(float64(kernel.Exp2(x))-want)/want)
 	}
-	for range 2_000_000 {
+	for range trials(2_000_000) {
 		check(float32(r.Float64()*251 - 125))
 	}
 	for n := -124; n < 126; n++ { // where the polynomial's interval ends
@@ -249,7 +257,7 @@ func TestToF16Rounding(t *testing.T) {
 		}
 	}
 	r := rand.New(rand.NewPCG(7, 8))
-	for range 1_000_000 {
+	for range trials(1_000_000) {
 		check(scaled(r, -30, 17))
 		if f := math.Float32frombits(r.Uint32() & 0x7fffffff); f == f {
 			check(f)

@@ -8,24 +8,22 @@ package kernel
 import (
 	"fmt"
 	"os"
-	"runtime"
 	"strings"
-
-	"github.com/klauspost/cpuid/v2"
 )
 
 // A Path is one implementation of every kernel. Values are comparable and cheap to copy.
 type Path uint8
 
-// The paths, slowest first.
+// The paths, for each kind of CPU the slowest first.
 const (
 	Go     Path = iota // portable, the oracle
-	AVX2               // AVX2, FMA and F16C
-	AVX512             // AVX-512 F, BW, DQ, VL and VNNI
+	AVX2               // x86-64: AVX2, FMA and F16C
+	AVX512             // x86-64: AVX-512 F, BW, DQ, VL and VNNI
+	NEON               // arm64: with the dot-product instructions
 )
 
 // Revision names the numerics: two results computed under one revision have the same bits. It is part of every block key.
-const Revision = 1
+const Revision = 2
 
 func (p Path) String() string {
 	switch p {
@@ -33,24 +31,14 @@ func (p Path) String() string {
 		return "avx512vnni"
 	case AVX2:
 		return "avx2"
+	case NEON:
+		return "neon"
 	}
 	return "go"
 }
 
 // Available lists the paths that this CPU can run, best first. Go is always last.
-func Available() []Path {
-	var ps []Path
-	if runtime.GOARCH == "amd64" && haveAsm {
-		c := cpuid.CPU
-		if c.Supports(cpuid.AVX512F, cpuid.AVX512BW, cpuid.AVX512DQ, cpuid.AVX512VL, cpuid.AVX512VNNI, cpuid.AVX2, cpuid.FMA3, cpuid.F16C) {
-			ps = append(ps, AVX512)
-		}
-		if c.Supports(cpuid.AVX2, cpuid.FMA3, cpuid.F16C) {
-			ps = append(ps, AVX2)
-		}
-	}
-	return append(ps, Go)
-}
+func Available() []Path { return append(assembly(), Go) }
 
 // Choose returns the path called name, or the best one for "". It fails if this CPU cannot run it.
 func Choose(name string) (Path, error) {

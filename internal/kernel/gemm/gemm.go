@@ -1,21 +1,23 @@
 // Package gemm multiplies packed weights with activations: y = W·x for each row of x.
 //
 // Weights are packed once, when a model is loaded, into panels of 32 outputs, so that a vector lane is an output: no sum runs
-// across lanes, and the bits of an output depend on nothing but its own weights and its own row. Three paths compute it
-// (Go, AVX2, AVX-512 with VNNI); docs/numerics.md says what they agree on to the bit, portable.go is the oracle.
+// across lanes, and the bits of an output depend on nothing but its own weights and its own row. Four paths compute it
+// (Go, AVX2, AVX-512 with VNNI, NEON with SDOT); docs/numerics.md says what they agree on to the bit, portable.go is the oracle.
 //
 // The layout of a panel, for each block of 32 k in rising order (all values little-endian):
 //
 //	P4     640 B   32 f16 d, 32 f16 m, 4 × (32 outputs × 4 B): byte j of group g has k = 8g+j in its low nibble, k = 8g+4+j in its high one
+//	P4Z    576 B   32 f16 d, 4 × (32 outputs × 4 B) as in P4: the signed weight + 8
 //	P5    1152 B   32 f16 d, 32 f16 m, 8 × (32 outputs × 4 B): byte j of group g is k = 4g+j, 0..31
 //	P8    1088 B   32 f16 d, 8 × (32 outputs × 4 B): byte j of group g is k = 4g+j, the signed weight + 128
 //	PF16, PBF16    for each k: 32 outputs × 2 B
 //	PF32           for each k: 32 outputs × 4 B
 //
-// Four bytes an output are what VPDPBUSD and VPMADDUBSW sum into one lane.
+// Four bytes an output are what VPDPBUSD, VPMADDUBSW and SDOT sum into one lane.
 package gemm
 
 //go:generate go run -C ../_asm ./gemm -out ../gemm/gemm_amd64.s -stubs ../gemm/stubs_amd64.go -pkg gemm
+//go:generate go run -C ../_asm ./neon -out ../gemm/gemm_arm64.s -stubs ../gemm/stubs_arm64.go -pkg gemm
 
 import (
 	"fmt"
@@ -33,9 +35,10 @@ const block = 32
 // A Format is the layout of a panel and the arithmetic on it.
 type Format uint8
 
-// The formats. P4, P5 and P8 take activations as int8 with a scale for each block of 32; the others take float32.
+// The formats. P4, P4Z, P5 and P8 take activations as int8 with a scale for each block of 32; the others take float32.
 const (
 	P4    Format = iota // 4-bit unsigned weights, scale and minimum
+	P4Z                 // 4-bit weights less 8, scale
 	P5                  // 5-bit unsigned weights, scale and minimum
 	P8                  // 8-bit signed weights, scale
 	PF16                // IEEE half
@@ -46,7 +49,7 @@ const (
 
 func (f Format) String() string {
 	if f < formats {
-		return [formats]string{"P4", "P5", "P8", "PF16", "PBF16", "PF32"}[f]
+		return [formats]string{"P4", "P4Z", "P5", "P8", "PF16", "PBF16", "PF32"}[f]
 	}
 	return fmt.Sprintf("Format(%d)", uint8(f))
 }
@@ -62,7 +65,7 @@ func (f Format) Quantized() bool { return f <= P8 }
 
 // blockBytes is the size of 32 outputs × 32 k.
 func (f Format) blockBytes() int {
-	return [formats]int{640, 1152, 1088, 2048, 2048, 4096}[f]
+	return [formats]int{640, 576, 1152, 1088, 2048, 2048, 4096}[f]
 }
 
 // PanelBytes returns the size of one panel: 32 outputs of in weights each. in is a multiple of 32.

@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-
-	"kvasir/internal/kernel"
 )
 
 // Errors of Pack.
@@ -30,7 +28,7 @@ type source struct {
 var sources = map[uint32]source{
 	0:  {PF32, 1, 4, "F32", packF32},
 	1:  {PF16, 1, 2, "F16", packF16},
-	2:  {P4, 32, 18, "Q4_0", packQ4_0},
+	2:  {P4Z, 32, 18, "Q4_0", packQ4_0},
 	3:  {P4, 32, 20, "Q4_1", packQ4_1},
 	6:  {P8, 32, 22, "Q5_0", packQ5_0},
 	7:  {P5, 32, 24, "Q5_1", packQ5_1},
@@ -80,20 +78,24 @@ func (m *Matrix) Pack(ggmlType uint32, firstRow, rows int, src []byte) error {
 // clear makes every weight of a panel's block zero.
 func (f Format) clear(dst []byte) {
 	clear(dst)
-	if f == P8 {
-		for i := range dst[64:] {
-			dst[64+i] = 128
-		}
+	var zero byte
+	switch f {
+	case P4Z:
+		zero = 0x88
+	case P8:
+		zero = 128
+	default:
+		return
+	}
+	for i := range dst[64:] {
+		dst[64+i] = zero
 	}
 }
 
 // finite16 reports whether bits are a finite IEEE half.
 func finite16(bits uint16) bool { return bits&0x7c00 != 0x7c00 }
 
-var (
-	errFinite = fmt.Errorf("%w: value that is not finite", ErrWeights)
-	errMin    = fmt.Errorf("%w: -8 times the scale is beyond f16", ErrWeights)
-)
+var errFinite = fmt.Errorf("%w: value that is not finite", ErrWeights)
 
 // Nibbles of ggml's 4- and 5-bit blocks: byte j has k = j in its low half and k = 16+j in its high half.
 const (
@@ -101,12 +103,12 @@ const (
 	highNibbles = 0xf0f0f0f0
 )
 
-// putP4 stores one output's nibbles: a panel's byte has k and k+4.
-func putP4(dst []byte, o int, qs []byte) {
+// putNibbles stores one output's nibbles in the 4 groups that start at dst: a panel's byte has k and k+4.
+func putNibbles(dst []byte, o int, qs []byte) {
 	for h := range 2 { // k = 8h..8h+7 and 16+8h..16+8h+7
 		a, b := binary.LittleEndian.Uint32(qs[8*h:]), binary.LittleEndian.Uint32(qs[8*h+4:])
-		binary.LittleEndian.PutUint32(dst[128+h*128+o*4:], a&lowNibbles|b&lowNibbles<<4)
-		binary.LittleEndian.PutUint32(dst[128+(h+2)*128+o*4:], a&highNibbles>>4|b&highNibbles)
+		binary.LittleEndian.PutUint32(dst[h*128+o*4:], a&lowNibbles|b&lowNibbles<<4)
+		binary.LittleEndian.PutUint32(dst[(h+2)*128+o*4:], a&highNibbles>>4|b&highNibbles)
 	}
 }
 
@@ -119,7 +121,7 @@ func packQ4_1(dst, src []byte, stride, rows int) error {
 		}
 		binary.LittleEndian.PutUint16(dst[2*o:], d)
 		binary.LittleEndian.PutUint16(dst[64+2*o:], m)
-		putP4(dst, o, s[4:])
+		putNibbles(dst[128:], o, s[4:])
 	}
 	return nil
 }
@@ -131,14 +133,8 @@ func packQ4_0(dst, src []byte, stride, rows int) error {
 		if !finite16(d) {
 			return errFinite
 		}
-		m := -8 * kernel.FromF16(d)
-		h := kernel.ToF16(m)
-		if kernel.FromF16(h) != m {
-			return errMin
-		}
 		binary.LittleEndian.PutUint16(dst[2*o:], d)
-		binary.LittleEndian.PutUint16(dst[64+2*o:], h)
-		putP4(dst, o, s[2:])
+		putNibbles(dst[64:], o, s[2:])
 	}
 	return nil
 }

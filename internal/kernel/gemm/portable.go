@@ -35,13 +35,16 @@ func mulInt(f Format, w []byte, b int, x *Act, r0, r1 int, out []float32, ldo in
 	}
 	switch f {
 	case P4:
-		p.unpack4(w[128:])
+		p.unpack4(w[128:], 0)
+	case P4Z:
+		p.unpack4(w[64:], 8)
 	case P5:
 		p.unpack8(w[128:], 0)
 	case P8:
 		p.unpack8(w[64:], 128)
 	}
-	if f != P8 {
+	minimum := f == P4 || f == P5
+	if minimum {
 		for o := range m {
 			m[o] = kernel.FromF16(binary.LittleEndian.Uint16(w[64+2*o:]))
 		}
@@ -57,7 +60,7 @@ func mulInt(f Format, w []byte, b int, x *Act, r0, r1 int, out []float32, ldo in
 			high := int32((sum - int64(low)) >> 32)
 			y[o] = kernel.FMA(s[0], float32(float32(low)*d[o]), y[o])
 			y[o+16] = kernel.FMA(s[0], float32(float32(high)*d[o+16]), y[o+16])
-			if f != P8 {
+			if minimum {
 				y[o] = kernel.FMA(s[1], m[o], y[o])
 				y[o+16] = kernel.FMA(s[1], m[o+16], y[o+16])
 			}
@@ -74,14 +77,14 @@ func dot(w *[block]int64, q *[block]int8) int64 {
 	return a + b
 }
 
-// unpack4 reads the 4 groups of a P4 block.
-func (p *pairs) unpack4(w []byte) {
+// unpack4 reads the 4 groups of a P4 or P4Z block; the weights are the nibbles less zero.
+func (p *pairs) unpack4(w []byte, zero int64) {
 	for g := range 4 {
 		for o := range 16 {
 			low, high := binary.LittleEndian.Uint32(w[g*128+o*4:]), binary.LittleEndian.Uint32(w[g*128+64+o*4:])
 			for j := range 4 {
-				p[o][8*g+j] = int64(low&15) | int64(high&15)<<32
-				p[o][8*g+4+j] = int64(low>>4&15) | int64(high>>4&15)<<32
+				p[o][8*g+j] = int64(low&15) - zero + (int64(high&15)-zero)<<32
+				p[o][8*g+4+j] = int64(low>>4&15) - zero + (int64(high>>4&15)-zero)<<32
 				low >>= 8
 				high >>= 8
 			}

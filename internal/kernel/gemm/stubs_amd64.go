@@ -9,10 +9,30 @@ package gemm
 //go:noescape
 func p4AVX512(rows int, w *byte, blocks int, q *int8, s *float32, n *int32, y *float32, stride int)
 
-// p4AVX2 multiplies one panel with 1 to 4 rows.
+// p4AVX2 multiplies one panel with 1 to 6 rows.
 //
 //go:noescape
 func p4AVX2(rows int, w *byte, blocks int, q *int8, s *float32, n *int32, y *float32, stride int)
+
+// p4VNNI multiplies one panel with 1 to 6 rows.
+//
+//go:noescape
+func p4VNNI(rows int, w *byte, blocks int, q *int8, s *float32, n *int32, y *float32, stride int)
+
+// p4zAVX512 multiplies one panel with 1 to 6 rows.
+//
+//go:noescape
+func p4zAVX512(rows int, w *byte, blocks int, q *int8, s *float32, n *int32, y *float32, stride int)
+
+// p4zAVX2 multiplies one panel with 1 to 6 rows.
+//
+//go:noescape
+func p4zAVX2(rows int, w *byte, blocks int, q *int8, s *float32, n *int32, y *float32, stride int)
+
+// p4zVNNI multiplies one panel with 1 to 6 rows.
+//
+//go:noescape
+func p4zVNNI(rows int, w *byte, blocks int, q *int8, s *float32, n *int32, y *float32, stride int)
 
 // p5AVX512 multiplies one panel with 1 to 6 rows.
 //
@@ -24,6 +44,11 @@ func p5AVX512(rows int, w *byte, blocks int, q *int8, s *float32, n *int32, y *f
 //go:noescape
 func p5AVX2(rows int, w *byte, blocks int, q *int8, s *float32, n *int32, y *float32, stride int)
 
+// p5VNNI multiplies one panel with 1 to 6 rows.
+//
+//go:noescape
+func p5VNNI(rows int, w *byte, blocks int, q *int8, s *float32, n *int32, y *float32, stride int)
+
 // p8AVX512 multiplies one panel with 1 to 6 rows.
 //
 //go:noescape
@@ -33,6 +58,11 @@ func p8AVX512(rows int, w *byte, blocks int, q *int8, s *float32, n *int32, y *f
 //
 //go:noescape
 func p8AVX2(rows int, w *byte, blocks int, q *int8, s *float32, n *int32, y *float32, stride int)
+
+// p8VNNI multiplies one panel with 1 to 6 rows.
+//
+//go:noescape
+func p8VNNI(rows int, w *byte, blocks int, q *int8, s *float32, n *int32, y *float32, stride int)
 
 // f16AVX512 multiplies one panel with 1 to 6 rows.
 //

@@ -26,6 +26,15 @@ func maxOfAVX512(x *float32, n int) float32
 func indexOfAVX512(x *float32, n int, v float32) int
 
 //go:noescape
+func scanAVX512(x *float32, chunks int, maxima *float32) (top float32, nan uint32)
+
+//go:noescape
+func weighAVX512(x *float32, chunks int, peak float32, scale float32, least float32, weights *float32, step int, sums *uint64)
+
+//go:noescape
+func collectAVX512(x *float32, n int, least float32, ids *int32, values *float32) (count int)
+
+//go:noescape
 func storeKAVX512(column *uint16, k *float32, headSize int)
 
 //go:noescape
@@ -75,6 +84,15 @@ func maxOfAVX2(x *float32, n int) float32
 
 //go:noescape
 func indexOfAVX2(x *float32, n int, v float32) int
+
+//go:noescape
+func scanAVX2(x *float32, chunks int, maxima *float32) (top float32, nan uint32)
+
+//go:noescape
+func weighAVX2(x *float32, chunks int, peak float32, scale float32, least float32, weights *float32, step int, sums *uint64)
+
+//go:noescape
+func collectAVX2(x *float32, n int, least float32, ids *int32, values *float32) (count int)
 
 //go:noescape
 func storeKAVX2(column *uint16, k *float32, headSize int)

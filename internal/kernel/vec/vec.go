@@ -14,6 +14,7 @@ import (
 )
 
 //go:generate go -C ../_asm run ./vec -out ../vec/vec_amd64.s -stubs ../vec/stubs_amd64.go -pkg vec
+//go:generate go -C ../_asm run ./neon -out ../vec/vec_arm64.s -stubs ../vec/stubs_arm64.go -pkg vec
 
 // BlockSize is the number of consecutive values that share one scale after Quantize.
 const BlockSize = 32

@@ -287,6 +287,287 @@ found:
 	VZEROUPPER
 	RET
 
+// func scanAVX512(x *float32, chunks int, maxima *float32) (top float32, nan uint32)
+// Requires: AVX, AVX512F, AVX512VL, SSE
+TEXT ·scanAVX512(SB), NOSPLIT, $0-32
+	MOVQ         x+0(FP), AX
+	MOVQ         chunks+8(FP), CX
+	MOVQ         maxima+16(FP), DX
+	VBROADCASTSS ·table+512(SB), Z0
+	VBROADCASTSS ·table+512(SB), Z1
+	KXORW        K1, K1, K1
+
+chunk:
+	VMOVUPS       (AX), Z2
+	VMOVUPS       64(AX), Z3
+	VCMPPS        $0x03, Z2, Z3, K2
+	KORW          K2, K1, K1
+	VMOVAPS       Z2, Z2
+	VMOVAPS       Z3, Z3
+	VMOVUPS       128(AX), Z4
+	VMOVUPS       192(AX), Z5
+	VCMPPS        $0x03, Z4, Z5, K2
+	KORW          K2, K1, K1
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VMOVUPS       256(AX), Z4
+	VMOVUPS       320(AX), Z5
+	VCMPPS        $0x03, Z4, Z5, K2
+	KORW          K2, K1, K1
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VMOVUPS       384(AX), Z4
+	VMOVUPS       448(AX), Z5
+	VCMPPS        $0x03, Z4, Z5, K2
+	KORW          K2, K1, K1
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VMOVUPS       512(AX), Z4
+	VMOVUPS       576(AX), Z5
+	VCMPPS        $0x03, Z4, Z5, K2
+	KORW          K2, K1, K1
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VMOVUPS       640(AX), Z4
+	VMOVUPS       704(AX), Z5
+	VCMPPS        $0x03, Z4, Z5, K2
+	KORW          K2, K1, K1
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VMOVUPS       768(AX), Z4
+	VMOVUPS       832(AX), Z5
+	VCMPPS        $0x03, Z4, Z5, K2
+	KORW          K2, K1, K1
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VMOVUPS       896(AX), Z4
+	VMOVUPS       960(AX), Z5
+	VCMPPS        $0x03, Z4, Z5, K2
+	KORW          K2, K1, K1
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VMOVUPS       1024(AX), Z4
+	VMOVUPS       1088(AX), Z5
+	VCMPPS        $0x03, Z4, Z5, K2
+	KORW          K2, K1, K1
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VMOVUPS       1152(AX), Z4
+	VMOVUPS       1216(AX), Z5
+	VCMPPS        $0x03, Z4, Z5, K2
+	KORW          K2, K1, K1
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VMOVUPS       1280(AX), Z4
+	VMOVUPS       1344(AX), Z5
+	VCMPPS        $0x03, Z4, Z5, K2
+	KORW          K2, K1, K1
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VMOVUPS       1408(AX), Z4
+	VMOVUPS       1472(AX), Z5
+	VCMPPS        $0x03, Z4, Z5, K2
+	KORW          K2, K1, K1
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VMOVUPS       1536(AX), Z4
+	VMOVUPS       1600(AX), Z5
+	VCMPPS        $0x03, Z4, Z5, K2
+	KORW          K2, K1, K1
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VMOVUPS       1664(AX), Z4
+	VMOVUPS       1728(AX), Z5
+	VCMPPS        $0x03, Z4, Z5, K2
+	KORW          K2, K1, K1
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VMOVUPS       1792(AX), Z4
+	VMOVUPS       1856(AX), Z5
+	VCMPPS        $0x03, Z4, Z5, K2
+	KORW          K2, K1, K1
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VMOVUPS       1920(AX), Z4
+	VMOVUPS       1984(AX), Z5
+	VCMPPS        $0x03, Z4, Z5, K2
+	KORW          K2, K1, K1
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VMOVUPS       Z2, (DX)
+	VMAXPS        Z2, Z0, Z0
+	VMOVUPS       Z3, 64(DX)
+	VMAXPS        Z3, Z1, Z1
+	ADDQ          $0x00000800, AX
+	SUBQ          $-128, DX
+	DECQ          CX
+	JNZ           chunk
+	VMOVAPS       Z0, Z0
+	VMAXPS        Z1, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VMAXPS        Y0, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X0
+	VMAXPS        X1, X0, X0
+	VPERMILPS     $0x4e, X0, X1
+	VMAXPS        X1, X0, X0
+	VPERMILPS     $0xb1, X0, X1
+	VMAXPS        X1, X0, X0
+	MOVSS         X0, top+24(FP)
+	KMOVW         K1, AX
+	MOVL          AX, nan+28(FP)
+	VZEROUPPER
+	RET
+
+// func weighAVX512(x *float32, chunks int, peak float32, scale float32, least float32, weights *float32, step int, sums *uint64)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·weighAVX512(SB), NOSPLIT, $0-56
+	MOVQ         x+0(FP), AX
+	MOVQ         chunks+8(FP), CX
+	MOVQ         weights+32(FP), DX
+	MOVQ         step+40(FP), BX
+	MOVQ         sums+48(FP), SI
+	VBROADCASTSS peak+16(FP), Z0
+	VBROADCASTSS scale+20(FP), Z1
+	VBROADCASTSS least+24(FP), Z2
+	VBROADCASTSS ·sampleTable+0(SB), Z3
+	VBROADCASTSS ·sampleTable+32(SB), Z4
+	VBROADCASTSS ·sampleTable+64(SB), Z5
+	VBROADCASTSS ·sampleTable+96(SB), Z6
+	VBROADCASTSS ·sampleTable+128(SB), Z7
+	VBROADCASTSS ·sampleTable+160(SB), Z8
+	VBROADCASTSS ·sampleTable+192(SB), Z9
+	VBROADCASTSS ·sampleTable+224(SB), Z10
+
+chunk:
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	XORQ   DI, DI
+
+loop:
+	VSUBPS        (AX)(DI*4), Z0, Z13
+	VMULPS        Z1, Z13, Z13
+	VMAXPS        Z9, Z13, Z13
+	VADDPS        Z10, Z13, Z15
+	VSUBPS        Z10, Z15, Z14
+	VSUBPS        Z14, Z13, Z13
+	VMULPS        Z3, Z13, Z14
+	VADDPS        Z4, Z14, Z14
+	VMULPS        Z5, Z13, Z16
+	VADDPS        Z6, Z16, Z16
+	VMULPS        Z7, Z13, Z17
+	VADDPS        Z8, Z17, Z17
+	VMULPS        Z13, Z13, Z13
+	VMULPS        Z13, Z14, Z14
+	VADDPS        Z16, Z14, Z14
+	VMULPS        Z13, Z14, Z14
+	VADDPS        Z17, Z14, Z14
+	VPSLLD        $0x17, Z15, Z15
+	VPADDD        Z15, Z14, Z14
+	VRNDSCALEPS   $0x00, Z14, Z14
+	VCMPPS        $0x0d, Z2, Z14, K1
+	VMOVAPS.Z     Z14, K1, Z14
+	VMOVUPS       Z14, (DX)(DI*4)
+	VCVTPS2PD     Y14, Z13
+	VEXTRACTF64X4 $0x01, Z14, Y14
+	VCVTPS2PD     Y14, Z14
+	VADDPD        Z13, Z11, Z11
+	VADDPD        Z14, Z12, Z12
+	VSUBPS        64(AX)(DI*4), Z0, Z13
+	VMULPS        Z1, Z13, Z13
+	VMAXPS        Z9, Z13, Z13
+	VADDPS        Z10, Z13, Z15
+	VSUBPS        Z10, Z15, Z14
+	VSUBPS        Z14, Z13, Z13
+	VMULPS        Z3, Z13, Z14
+	VADDPS        Z4, Z14, Z14
+	VMULPS        Z5, Z13, Z16
+	VADDPS        Z6, Z16, Z16
+	VMULPS        Z7, Z13, Z17
+	VADDPS        Z8, Z17, Z17
+	VMULPS        Z13, Z13, Z13
+	VMULPS        Z13, Z14, Z14
+	VADDPS        Z16, Z14, Z14
+	VMULPS        Z13, Z14, Z14
+	VADDPS        Z17, Z14, Z14
+	VPSLLD        $0x17, Z15, Z15
+	VPADDD        Z15, Z14, Z14
+	VRNDSCALEPS   $0x00, Z14, Z14
+	VCMPPS        $0x0d, Z2, Z14, K1
+	VMOVAPS.Z     Z14, K1, Z14
+	VMOVUPS       Z14, 64(DX)(DI*4)
+	VCVTPS2PD     Y14, Z13
+	VEXTRACTF64X4 $0x01, Z14, Y14
+	VCVTPS2PD     Y14, Z14
+	VADDPD        Z13, Z11, Z11
+	VADDPD        Z14, Z12, Z12
+	ADDQ          $0x20, DI
+	CMPQ          DI, $0x00000200
+	JLT           loop
+	VADDPD        Z12, Z11, Z11
+	VEXTRACTF64X4 $0x01, Z11, Y12
+	VADDPD        Y12, Y11, Y11
+	VEXTRACTF128  $0x01, Y11, X12
+	VADDPD        X12, X11, X11
+	VPERMILPD     $0x01, X11, X12
+	VADDSD        X12, X11, X11
+	VCVTTSD2SIQ   X11, DI
+	MOVQ          DI, (SI)
+	ADDQ          $0x08, SI
+	ADDQ          $0x00000800, AX
+	ADDQ          BX, DX
+	DECQ          CX
+	JNZ           chunk
+	VZEROUPPER
+	RET
+
+// func collectAVX512(x *float32, n int, least float32, ids *int32, values *float32) (count int)
+// Requires: AVX, AVX512F, POPCNT
+TEXT ·collectAVX512(SB), NOSPLIT, $0-48
+	MOVQ         x+0(FP), AX
+	MOVQ         n+8(FP), CX
+	MOVQ         ids+24(FP), DX
+	MOVQ         values+32(FP), BX
+	VBROADCASTSS least+16(FP), Z0
+	XORQ         SI, SI
+	XORQ         DI, DI
+	VMOVDQU      ·table+544(SB), Y1
+	VINSERTI64X4 $0x01, ·table+576(SB), Z1, Z1
+	VMOVDQU      ·table+608(SB), Y2
+	VINSERTI64X4 $0x01, ·table+640(SB), Z2, Z2
+	VBROADCASTSS ·sampleTable+256(SB), Z3
+
+loop:
+	VMOVUPS       (AX)(DI*4), Z4
+	VMOVUPS       64(AX)(DI*4), Z5
+	VCMPPS        $0x0d, Z0, Z4, K1
+	VCMPPS        $0x0d, Z0, Z5, K2
+	KORTESTW      K1, K2
+	JZ            none
+	VCOMPRESSPS.Z Z4, K1, Z4
+	VPCOMPRESSD.Z Z1, K1, Z6
+	VMOVUPS       Z4, (BX)(SI*4)
+	VMOVDQU32     Z6, (DX)(SI*4)
+	KMOVW         K1, R8
+	POPCNTL       R8, R8
+	ADDQ          R8, SI
+	VCOMPRESSPS.Z Z5, K2, Z4
+	VPCOMPRESSD.Z Z2, K2, Z5
+	VMOVUPS       Z4, (BX)(SI*4)
+	VMOVDQU32     Z5, (DX)(SI*4)
+	KMOVW         K2, R8
+	POPCNTL       R8, R8
+	ADDQ          R8, SI
+
+none:
+	VPADDD Z3, Z1, Z1
+	VPADDD Z3, Z2, Z2
+	ADDQ   $0x20, DI
+	CMPQ   DI, CX
+	JLT    loop
+	MOVQ   SI, count+40(FP)
+	VZEROUPPER
+	RET
+
 // func storeKAVX512(column *uint16, k *float32, headSize int)
 // Requires: AVX, AVX512F
 TEXT ·storeKAVX512(SB), NOSPLIT, $0-24
@@ -4327,6 +4608,418 @@ loop:
 
 found:
 	MOVQ DX, ret+24(FP)
+	VZEROUPPER
+	RET
+
+// func scanAVX2(x *float32, chunks int, maxima *float32) (top float32, nan uint32)
+// Requires: AVX, SSE
+TEXT ·scanAVX2(SB), NOSPLIT, $0-32
+	MOVQ         x+0(FP), AX
+	MOVQ         chunks+8(FP), CX
+	MOVQ         maxima+16(FP), DX
+	VBROADCASTSS ·table+512(SB), Y0
+	VBROADCASTSS ·table+512(SB), Y1
+	VBROADCASTSS ·table+512(SB), Y2
+	VBROADCASTSS ·table+512(SB), Y3
+	VXORPS       Y4, Y4, Y4
+
+chunk:
+	VMOVUPS      (AX), Y5
+	VMOVUPS      32(AX), Y6
+	VMOVUPS      64(AX), Y7
+	VMOVUPS      96(AX), Y8
+	VCMPPS       $0x03, Y5, Y6, Y9
+	VORPS        Y9, Y4, Y4
+	VCMPPS       $0x03, Y7, Y8, Y9
+	VORPS        Y9, Y4, Y4
+	VMOVAPS      Y5, Y5
+	VMOVAPS      Y6, Y6
+	VMOVAPS      Y7, Y7
+	VMOVAPS      Y8, Y8
+	VMOVUPS      128(AX), Y9
+	VMOVUPS      160(AX), Y10
+	VMOVUPS      192(AX), Y11
+	VMOVUPS      224(AX), Y12
+	VCMPPS       $0x03, Y9, Y10, Y13
+	VORPS        Y13, Y4, Y4
+	VCMPPS       $0x03, Y11, Y12, Y13
+	VORPS        Y13, Y4, Y4
+	VMAXPS       Y9, Y5, Y5
+	VMAXPS       Y10, Y6, Y6
+	VMAXPS       Y11, Y7, Y7
+	VMAXPS       Y12, Y8, Y8
+	VMOVUPS      256(AX), Y9
+	VMOVUPS      288(AX), Y10
+	VMOVUPS      320(AX), Y11
+	VMOVUPS      352(AX), Y12
+	VCMPPS       $0x03, Y9, Y10, Y13
+	VORPS        Y13, Y4, Y4
+	VCMPPS       $0x03, Y11, Y12, Y13
+	VORPS        Y13, Y4, Y4
+	VMAXPS       Y9, Y5, Y5
+	VMAXPS       Y10, Y6, Y6
+	VMAXPS       Y11, Y7, Y7
+	VMAXPS       Y12, Y8, Y8
+	VMOVUPS      384(AX), Y9
+	VMOVUPS      416(AX), Y10
+	VMOVUPS      448(AX), Y11
+	VMOVUPS      480(AX), Y12
+	VCMPPS       $0x03, Y9, Y10, Y13
+	VORPS        Y13, Y4, Y4
+	VCMPPS       $0x03, Y11, Y12, Y13
+	VORPS        Y13, Y4, Y4
+	VMAXPS       Y9, Y5, Y5
+	VMAXPS       Y10, Y6, Y6
+	VMAXPS       Y11, Y7, Y7
+	VMAXPS       Y12, Y8, Y8
+	VMOVUPS      512(AX), Y9
+	VMOVUPS      544(AX), Y10
+	VMOVUPS      576(AX), Y11
+	VMOVUPS      608(AX), Y12
+	VCMPPS       $0x03, Y9, Y10, Y13
+	VORPS        Y13, Y4, Y4
+	VCMPPS       $0x03, Y11, Y12, Y13
+	VORPS        Y13, Y4, Y4
+	VMAXPS       Y9, Y5, Y5
+	VMAXPS       Y10, Y6, Y6
+	VMAXPS       Y11, Y7, Y7
+	VMAXPS       Y12, Y8, Y8
+	VMOVUPS      640(AX), Y9
+	VMOVUPS      672(AX), Y10
+	VMOVUPS      704(AX), Y11
+	VMOVUPS      736(AX), Y12
+	VCMPPS       $0x03, Y9, Y10, Y13
+	VORPS        Y13, Y4, Y4
+	VCMPPS       $0x03, Y11, Y12, Y13
+	VORPS        Y13, Y4, Y4
+	VMAXPS       Y9, Y5, Y5
+	VMAXPS       Y10, Y6, Y6
+	VMAXPS       Y11, Y7, Y7
+	VMAXPS       Y12, Y8, Y8
+	VMOVUPS      768(AX), Y9
+	VMOVUPS      800(AX), Y10
+	VMOVUPS      832(AX), Y11
+	VMOVUPS      864(AX), Y12
+	VCMPPS       $0x03, Y9, Y10, Y13
+	VORPS        Y13, Y4, Y4
+	VCMPPS       $0x03, Y11, Y12, Y13
+	VORPS        Y13, Y4, Y4
+	VMAXPS       Y9, Y5, Y5
+	VMAXPS       Y10, Y6, Y6
+	VMAXPS       Y11, Y7, Y7
+	VMAXPS       Y12, Y8, Y8
+	VMOVUPS      896(AX), Y9
+	VMOVUPS      928(AX), Y10
+	VMOVUPS      960(AX), Y11
+	VMOVUPS      992(AX), Y12
+	VCMPPS       $0x03, Y9, Y10, Y13
+	VORPS        Y13, Y4, Y4
+	VCMPPS       $0x03, Y11, Y12, Y13
+	VORPS        Y13, Y4, Y4
+	VMAXPS       Y9, Y5, Y5
+	VMAXPS       Y10, Y6, Y6
+	VMAXPS       Y11, Y7, Y7
+	VMAXPS       Y12, Y8, Y8
+	VMOVUPS      1024(AX), Y9
+	VMOVUPS      1056(AX), Y10
+	VMOVUPS      1088(AX), Y11
+	VMOVUPS      1120(AX), Y12
+	VCMPPS       $0x03, Y9, Y10, Y13
+	VORPS        Y13, Y4, Y4
+	VCMPPS       $0x03, Y11, Y12, Y13
+	VORPS        Y13, Y4, Y4
+	VMAXPS       Y9, Y5, Y5
+	VMAXPS       Y10, Y6, Y6
+	VMAXPS       Y11, Y7, Y7
+	VMAXPS       Y12, Y8, Y8
+	VMOVUPS      1152(AX), Y9
+	VMOVUPS      1184(AX), Y10
+	VMOVUPS      1216(AX), Y11
+	VMOVUPS      1248(AX), Y12
+	VCMPPS       $0x03, Y9, Y10, Y13
+	VORPS        Y13, Y4, Y4
+	VCMPPS       $0x03, Y11, Y12, Y13
+	VORPS        Y13, Y4, Y4
+	VMAXPS       Y9, Y5, Y5
+	VMAXPS       Y10, Y6, Y6
+	VMAXPS       Y11, Y7, Y7
+	VMAXPS       Y12, Y8, Y8
+	VMOVUPS      1280(AX), Y9
+	VMOVUPS      1312(AX), Y10
+	VMOVUPS      1344(AX), Y11
+	VMOVUPS      1376(AX), Y12
+	VCMPPS       $0x03, Y9, Y10, Y13
+	VORPS        Y13, Y4, Y4
+	VCMPPS       $0x03, Y11, Y12, Y13
+	VORPS        Y13, Y4, Y4
+	VMAXPS       Y9, Y5, Y5
+	VMAXPS       Y10, Y6, Y6
+	VMAXPS       Y11, Y7, Y7
+	VMAXPS       Y12, Y8, Y8
+	VMOVUPS      1408(AX), Y9
+	VMOVUPS      1440(AX), Y10
+	VMOVUPS      1472(AX), Y11
+	VMOVUPS      1504(AX), Y12
+	VCMPPS       $0x03, Y9, Y10, Y13
+	VORPS        Y13, Y4, Y4
+	VCMPPS       $0x03, Y11, Y12, Y13
+	VORPS        Y13, Y4, Y4
+	VMAXPS       Y9, Y5, Y5
+	VMAXPS       Y10, Y6, Y6
+	VMAXPS       Y11, Y7, Y7
+	VMAXPS       Y12, Y8, Y8
+	VMOVUPS      1536(AX), Y9
+	VMOVUPS      1568(AX), Y10
+	VMOVUPS      1600(AX), Y11
+	VMOVUPS      1632(AX), Y12
+	VCMPPS       $0x03, Y9, Y10, Y13
+	VORPS        Y13, Y4, Y4
+	VCMPPS       $0x03, Y11, Y12, Y13
+	VORPS        Y13, Y4, Y4
+	VMAXPS       Y9, Y5, Y5
+	VMAXPS       Y10, Y6, Y6
+	VMAXPS       Y11, Y7, Y7
+	VMAXPS       Y12, Y8, Y8
+	VMOVUPS      1664(AX), Y9
+	VMOVUPS      1696(AX), Y10
+	VMOVUPS      1728(AX), Y11
+	VMOVUPS      1760(AX), Y12
+	VCMPPS       $0x03, Y9, Y10, Y13
+	VORPS        Y13, Y4, Y4
+	VCMPPS       $0x03, Y11, Y12, Y13
+	VORPS        Y13, Y4, Y4
+	VMAXPS       Y9, Y5, Y5
+	VMAXPS       Y10, Y6, Y6
+	VMAXPS       Y11, Y7, Y7
+	VMAXPS       Y12, Y8, Y8
+	VMOVUPS      1792(AX), Y9
+	VMOVUPS      1824(AX), Y10
+	VMOVUPS      1856(AX), Y11
+	VMOVUPS      1888(AX), Y12
+	VCMPPS       $0x03, Y9, Y10, Y13
+	VORPS        Y13, Y4, Y4
+	VCMPPS       $0x03, Y11, Y12, Y13
+	VORPS        Y13, Y4, Y4
+	VMAXPS       Y9, Y5, Y5
+	VMAXPS       Y10, Y6, Y6
+	VMAXPS       Y11, Y7, Y7
+	VMAXPS       Y12, Y8, Y8
+	VMOVUPS      1920(AX), Y9
+	VMOVUPS      1952(AX), Y10
+	VMOVUPS      1984(AX), Y11
+	VMOVUPS      2016(AX), Y12
+	VCMPPS       $0x03, Y9, Y10, Y13
+	VORPS        Y13, Y4, Y4
+	VCMPPS       $0x03, Y11, Y12, Y13
+	VORPS        Y13, Y4, Y4
+	VMAXPS       Y9, Y5, Y5
+	VMAXPS       Y10, Y6, Y6
+	VMAXPS       Y11, Y7, Y7
+	VMAXPS       Y12, Y8, Y8
+	VMOVUPS      Y5, (DX)
+	VMAXPS       Y5, Y0, Y0
+	VMOVUPS      Y6, 32(DX)
+	VMAXPS       Y6, Y1, Y1
+	VMOVUPS      Y7, 64(DX)
+	VMAXPS       Y7, Y2, Y2
+	VMOVUPS      Y8, 96(DX)
+	VMAXPS       Y8, Y3, Y3
+	ADDQ         $0x00000800, AX
+	SUBQ         $-128, DX
+	DECQ         CX
+	JNZ          chunk
+	VMOVAPS      Y0, Y0
+	VMAXPS       Y2, Y0, Y0
+	VMOVAPS      Y1, Y1
+	VMAXPS       Y3, Y1, Y1
+	VMAXPS       Y1, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VMAXPS       X0, X1, X1
+	VPERMILPS    $0x4e, X1, X0
+	VMAXPS       X0, X1, X1
+	VPERMILPS    $0xb1, X1, X0
+	VMAXPS       X0, X1, X1
+	MOVSS        X1, top+24(FP)
+	VMOVMSKPS    Y4, AX
+	MOVL         AX, nan+28(FP)
+	VZEROUPPER
+	RET
+
+// func weighAVX2(x *float32, chunks int, peak float32, scale float32, least float32, weights *float32, step int, sums *uint64)
+// Requires: AVX, AVX2
+TEXT ·weighAVX2(SB), NOSPLIT, $0-56
+	MOVQ         x+0(FP), AX
+	MOVQ         chunks+8(FP), CX
+	MOVQ         weights+32(FP), DX
+	MOVQ         step+40(FP), BX
+	MOVQ         sums+48(FP), SI
+	VBROADCASTSS peak+16(FP), Y0
+	VBROADCASTSS scale+20(FP), Y1
+	VBROADCASTSS least+24(FP), Y2
+
+chunk:
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	XORQ   DI, DI
+
+loop:
+	VSUBPS       (AX)(DI*4), Y0, Y5
+	VMULPS       Y1, Y5, Y5
+	VMAXPS       ·sampleTable+192(SB), Y5, Y5
+	VADDPS       ·sampleTable+224(SB), Y5, Y7
+	VSUBPS       ·sampleTable+224(SB), Y7, Y6
+	VSUBPS       Y6, Y5, Y5
+	VMULPS       ·sampleTable+0(SB), Y5, Y6
+	VADDPS       ·sampleTable+32(SB), Y6, Y6
+	VMULPS       ·sampleTable+64(SB), Y5, Y8
+	VADDPS       ·sampleTable+96(SB), Y8, Y8
+	VMULPS       ·sampleTable+128(SB), Y5, Y9
+	VADDPS       ·sampleTable+160(SB), Y9, Y9
+	VMULPS       Y5, Y5, Y5
+	VMULPS       Y5, Y6, Y6
+	VADDPS       Y8, Y6, Y6
+	VMULPS       Y5, Y6, Y6
+	VADDPS       Y9, Y6, Y6
+	VPSLLD       $0x17, Y7, Y7
+	VPADDD       Y7, Y6, Y6
+	VROUNDPS     $0x00, Y6, Y6
+	VCMPPS       $0x0d, Y2, Y6, Y5
+	VANDPS       Y5, Y6, Y6
+	VMOVUPS      Y6, (DX)(DI*4)
+	VCVTPS2PD    X6, Y5
+	VEXTRACTF128 $0x01, Y6, X6
+	VCVTPS2PD    X6, Y6
+	VADDPD       Y5, Y3, Y3
+	VADDPD       Y6, Y4, Y4
+	VSUBPS       32(AX)(DI*4), Y0, Y5
+	VMULPS       Y1, Y5, Y5
+	VMAXPS       ·sampleTable+192(SB), Y5, Y5
+	VADDPS       ·sampleTable+224(SB), Y5, Y7
+	VSUBPS       ·sampleTable+224(SB), Y7, Y6
+	VSUBPS       Y6, Y5, Y5
+	VMULPS       ·sampleTable+0(SB), Y5, Y6
+	VADDPS       ·sampleTable+32(SB), Y6, Y6
+	VMULPS       ·sampleTable+64(SB), Y5, Y8
+	VADDPS       ·sampleTable+96(SB), Y8, Y8
+	VMULPS       ·sampleTable+128(SB), Y5, Y9
+	VADDPS       ·sampleTable+160(SB), Y9, Y9
+	VMULPS       Y5, Y5, Y5
+	VMULPS       Y5, Y6, Y6
+	VADDPS       Y8, Y6, Y6
+	VMULPS       Y5, Y6, Y6
+	VADDPS       Y9, Y6, Y6
+	VPSLLD       $0x17, Y7, Y7
+	VPADDD       Y7, Y6, Y6
+	VROUNDPS     $0x00, Y6, Y6
+	VCMPPS       $0x0d, Y2, Y6, Y5
+	VANDPS       Y5, Y6, Y6
+	VMOVUPS      Y6, 32(DX)(DI*4)
+	VCVTPS2PD    X6, Y5
+	VEXTRACTF128 $0x01, Y6, X6
+	VCVTPS2PD    X6, Y6
+	VADDPD       Y5, Y3, Y3
+	VADDPD       Y6, Y4, Y4
+	ADDQ         $0x10, DI
+	CMPQ         DI, $0x00000200
+	JLT          loop
+	VADDPD       Y4, Y3, Y3
+	VEXTRACTF128 $0x01, Y3, X4
+	VADDPD       X4, X3, X3
+	VPERMILPD    $0x01, X3, X4
+	VADDSD       X4, X3, X3
+	VCVTTSD2SIQ  X3, DI
+	MOVQ         DI, (SI)
+	ADDQ         $0x08, SI
+	ADDQ         $0x00000800, AX
+	ADDQ         BX, DX
+	DECQ         CX
+	JNZ          chunk
+	VZEROUPPER
+	RET
+
+// func collectAVX2(x *float32, n int, least float32, ids *int32, values *float32) (count int)
+// Requires: AVX, AVX2, POPCNT
+TEXT ·collectAVX2(SB), NOSPLIT, $0-48
+	MOVQ         x+0(FP), AX
+	MOVQ         n+8(FP), CX
+	MOVQ         ids+24(FP), DX
+	MOVQ         values+32(FP), BX
+	VBROADCASTSS least+16(FP), Y0
+	XORQ         SI, SI
+	XORQ         DI, DI
+	VXORPS       Y1, Y1, Y1
+	VMOVDQU      ·sampleTable+288(SB), Y2
+	LEAQ         ·compressTable+0(SB), R8
+
+loop:
+	VMOVUPS   (AX)(DI*4), Y3
+	VMOVUPS   32(AX)(DI*4), Y4
+	VMOVUPS   64(AX)(DI*4), Y5
+	VMOVUPS   96(AX)(DI*4), Y6
+	VCMPPS    $0x0d, Y0, Y3, Y7
+	VCMPPS    $0x0d, Y0, Y4, Y8
+	VCMPPS    $0x0d, Y0, Y5, Y9
+	VCMPPS    $0x0d, Y0, Y6, Y10
+	VORPS     Y7, Y8, Y11
+	VORPS     Y9, Y10, Y12
+	VORPS     Y12, Y11, Y11
+	VPTEST    Y11, Y11
+	JZ        none
+	VMOVAPS   Y1, Y11
+	VMOVMSKPS Y7, R9
+	MOVL      R9, R10
+	SHLL      $0x05, R10
+	VMOVDQU   (R8)(R10*1), Y7
+	VPERMPS   Y3, Y7, Y3
+	VPADDD    Y11, Y7, Y7
+	VMOVUPS   Y3, (BX)(SI*4)
+	VMOVDQU   Y7, (DX)(SI*4)
+	VPADDD    Y2, Y11, Y11
+	POPCNTL   R9, R9
+	ADDQ      R9, SI
+	VMOVMSKPS Y8, R9
+	MOVL      R9, R10
+	SHLL      $0x05, R10
+	VMOVDQU   (R8)(R10*1), Y3
+	VPERMPS   Y4, Y3, Y4
+	VPADDD    Y11, Y3, Y3
+	VMOVUPS   Y4, (BX)(SI*4)
+	VMOVDQU   Y3, (DX)(SI*4)
+	VPADDD    Y2, Y11, Y11
+	POPCNTL   R9, R9
+	ADDQ      R9, SI
+	VMOVMSKPS Y9, R9
+	MOVL      R9, R10
+	SHLL      $0x05, R10
+	VMOVDQU   (R8)(R10*1), Y3
+	VPERMPS   Y5, Y3, Y5
+	VPADDD    Y11, Y3, Y3
+	VMOVUPS   Y5, (BX)(SI*4)
+	VMOVDQU   Y3, (DX)(SI*4)
+	VPADDD    Y2, Y11, Y11
+	POPCNTL   R9, R9
+	ADDQ      R9, SI
+	VMOVMSKPS Y10, R9
+	MOVL      R9, R10
+	SHLL      $0x05, R10
+	VMOVDQU   (R8)(R10*1), Y3
+	VPERMPS   Y6, Y3, Y6
+	VPADDD    Y11, Y3, Y3
+	VMOVUPS   Y6, (BX)(SI*4)
+	VMOVDQU   Y3, (DX)(SI*4)
+	VPADDD    Y2, Y11, Y11
+	POPCNTL   R9, R9
+	ADDQ      R9, SI
+
+none:
+	VPADDD Y2, Y1, Y1
+	VPADDD Y2, Y1, Y1
+	VPADDD Y2, Y1, Y1
+	VPADDD Y2, Y1, Y1
+	ADDQ   $0x20, DI
+	CMPQ   DI, CX
+	JLT    loop
+	MOVQ   SI, count+40(FP)
 	VZEROUPPER
 	RET
 

@@ -14,13 +14,16 @@ type intFormat struct {
 	name    string
 	bytes   int  // of a block
 	weights int  // offset of the weights; 32 f16 scales are at 0
+	nibbles bool // two weights a byte
 	min     bool // 32 f16 minima are at 64
+	zero    int  // without minima: the stored weight that stands for 0
 }
 
 var (
-	p4 = intFormat{"p4", 640, 128, true}
-	p5 = intFormat{"p5", 1152, 128, true}
-	p8 = intFormat{"p8", 1088, 64, false}
+	p4  = intFormat{"p4", 640, 128, true, true, 0}
+	p4z = intFormat{"p4z", 576, 64, true, false, 8}
+	p5  = intFormat{"p5", 1152, 128, false, true, 0}
+	p8  = intFormat{"p8", 1088, 64, false, false, 128}
 )
 
 // vpdpbusd adds to each lane of acc the four products of unsigned and signed bytes. avo v0.5.0 does not know
@@ -36,12 +39,12 @@ type intPointers struct {
 	q, s, n   rowPointer
 }
 
-func (f intFormat) pointers(rows int, corrections bool) intPointers {
+func (f intFormat) pointers(rows int) intPointers {
 	var p intPointers
 	p.w, p.blocks = load("w"), load("blocks")
 	p.q = newRowPointer(load("q"), scaled(p.blocks, 5), rows)
 	p.s = newRowPointer(load("s"), scaled(p.blocks, 3), rows)
-	if corrections {
+	if f.zero != 0 {
 		p.n = newRowPointer(load("n"), scaled(p.blocks, 2), rows)
 	}
 	return p
@@ -55,13 +58,13 @@ func (p intPointers) next(f intFormat) {
 	p.n.advance(4)
 }
 
-// avx512 sums a block with VPDPBUSD: rows × 2 vectors of 16 outputs. P8's weights are stored + 128, so its sums start at -128 times the
-// sum of the activations.
+// avx512 sums a block with VPDPBUSD: rows × 2 vectors of 16 outputs. Stored weights are unsigned; those without a minimum start their sums at
+// minus zero times the sum of the activations.
 func (f intFormat) avx512(rows int) {
 	loop := fmt.Sprintf("loop%d", rows)
-	p := f.pointers(rows, !f.min)
+	p := f.pointers(rows)
 	var mask reg.VecVirtual
-	if f == p4 {
+	if f.nibbles {
 		mask = ZMM()
 		m := GP32()
 		MOVL(U32(0x0f0f0f0f), m)
@@ -75,17 +78,19 @@ func (f intFormat) avx512(rows int) {
 	Label(loop)
 	acc := vectors(rows, 2, ZMM)
 	for t, v := range acc {
-		if f == p8 {
-			VPBROADCASTD(p.n.at(t, 0), v[0])
-			VMOVDQA32(v[0], v[1])
-		} else {
+		switch f.zero {
+		case 0:
 			VPXORD(v[0], v[0], v[0])
 			VPXORD(v[1], v[1], v[1])
+		case 8: // -128·Σq / 16
+			VPSRAD_BCST(U8(4), p.n.at(t, 0), v[0])
+			VMOVDQA32(v[0], v[1])
+		case 128:
+			VPBROADCASTD(p.n.at(t, 0), v[0])
+			VMOVDQA32(v[0], v[1])
 		}
 	}
-	if rows >= 5 || rows >= 2 && f == p4 {
-		prefetch(p.w, f.bytes)
-	}
+	prefetch(p.w, f.bytes, rows >= 5 || rows >= 2 && f.nibbles)
 	step := func(w0, w1 reg.VecVirtual, k int) { // 4 k
 		for t, v := range acc {
 			x := ZMM()
@@ -94,7 +99,7 @@ func (f intFormat) avx512(rows int) {
 			vpdpbusd(x, w1, v[1])
 		}
 	}
-	if f == p4 {
+	if f.nibbles {
 		for g := range 4 {
 			r0, r1, w0, w1 := ZMM(), ZMM(), ZMM(), ZMM()
 			VMOVDQU32(at(p.w, f.weights+g*128), r0)
@@ -161,148 +166,231 @@ func constant(v uint32) Mem {
 	return m
 }
 
-// avx2 does one row with 32 outputs at once, more rows with 16 outputs at a time. The sums across blocks stay in registers up
-// to 3 rows, with 4 they live in y.
+// kept is m in a register, where keep says that there is one to spare.
+func kept(m Mem, keep bool) Op {
+	if !keep {
+		return m
+	}
+	r := YMM()
+	VMOVDQU(m, r)
+	return r
+}
+
+// sumConstants of avx2.
+type sumConstants struct{ nibble, sign, ones Op }
+
+// rowsAVX2 is the largest number of rows of the AVX2 kernel: as many as its 16 registers hold.
+func (f intFormat) rowsAVX2() int {
+	if f.nibbles {
+		return 6
+	}
+	return 4
+}
+
+// avx2 takes the 32 outputs of each block in parts of 16, a single row in one part.
 func (f intFormat) avx2(rows int) {
-	loop, outputs := fmt.Sprintf("loop%d", rows), fmt.Sprintf("outputs%d", rows)
+	loop := fmt.Sprintf("loop%d", rows)
 	cols := 2
 	if rows == 1 {
 		cols = 4
 	}
-	half := GP64()
-	XORQ(half, half)
-	Label(outputs)
-	p := f.pointers(rows, false)
-	scales := GP64() // w is on its way over the weights of 16 outputs, scales over their scales
-	MOVQ(p.w, scales)
-	y := load("y")
-	if cols == 2 {
-		LEAQ(Mem{Base: scales, Index: half, Scale: 4}, scales)
-		LEAQ(Mem{Base: p.w, Index: half, Scale: 8}, p.w)
-		LEAQ(Mem{Base: y, Index: half, Scale: 8}, y)
+	c := sumConstants{
+		nibble: kept(constant(0x0f0f0f0f), f.nibbles && rows <= 4),
+		sign:   constant(0x80808080),
+		ones:   kept(constant(0x00010001), rows == 1 || f != p5 && rows <= 4),
 	}
-	out := newRowPointer(y, load("stride"), rows)
-	inMemory := rows > 3
-	var sum [][]reg.VecVirtual
-	if inMemory {
-		zero := YMM()
-		VPXOR(zero, zero, zero)
-		for t := range rows {
-			for h := range cols {
-				VMOVUPS(zero, out.at(t, 32*h))
-			}
-		}
-	} else {
-		sum = vectors(rows, cols, YMM)
-		for _, v := range sum {
-			for h := range v {
-				VPXOR(v[h], v[h], v[h])
-			}
-		}
-	}
+	p := f.pointers(rows)
+	y := f.newSums256(rows)
 	Label(loop)
-	if rows >= 2 || f == p4 {
-		prefetch(p.w, f.bytes)
-	}
-	acc := vectors(rows, cols, YMM)
-	switch f {
-	case p4:
-		sumP4(p, acc)
-	case p5:
-		sumP5(p, acc)
-	case p8:
-		sumP8(p, acc)
-	}
-	for h := range cols {
-		d, m := YMM(), YMM()
-		VCVTPH2PS(at(scales, 16*h), d)
-		if f.min {
-			VCVTPH2PS(at(scales, 64+16*h), m)
+	prefetch(p.w, f.bytes, rows >= 2)
+	for first := 0; first < 4; first += cols {
+		acc := vectors(rows, cols, YMM)
+		switch {
+		case f.nibbles:
+			f.sumNibbles(p, acc, first, c)
+		case f == p5:
+			f.sumP5(p, acc, first, c)
+		case f == p8:
+			f.sumP8(p, acc, first, c)
 		}
-		for t := range rows {
-			a := acc[t][h]
-			VCVTDQ2PS(a, a)
-			VMULPS(d, a, a)
-			var s reg.VecVirtual
-			if inMemory {
-				s = YMM()
-				VMOVUPS(out.at(t, 32*h), s)
-			} else {
-				s = sum[t][h]
-			}
-			x := YMM()
-			VBROADCASTSS(p.s.at(t, 0), x)
-			VFMADD231PS(x, a, s)
-			if f.min {
-				x := YMM()
-				VBROADCASTSS(p.s.at(t, 4), x)
-				VFMADD231PS(x, m, s)
-			}
-			if inMemory {
-				VMOVUPS(s, out.at(t, 32*h))
+		if f.zero == 8 { // -128·Σq / 16
+			for t := range rows {
+				n := YMM()
+				VPBROADCASTD(p.n.at(t, 0), n)
+				VPSRAD(U8(4), n, n)
+				for _, a := range acc[t] {
+					VPADDD(n, a, a)
+				}
 			}
 		}
+		f.scale256(p, acc, y, first)
 	}
 	p.next(f)
-	advance(scales, f.bytes)
 	DECQ(p.blocks)
 	JNZ(LabelRef(loop))
-	for t, v := range sum {
-		for h := range v {
-			VMOVUPS(v[h], out.at(t, 32*h))
+	y.store()
+}
+
+// sums256 are the sums across blocks: in registers for one row, with more they live in y, which costs a load and a store a block, little beside
+// its arithmetic.
+type sums256 struct {
+	out  rowPointer
+	regs []reg.VecVirtual
+}
+
+func (f intFormat) newSums256(rows int) sums256 {
+	y := sums256{out: newRowPointer(load("y"), load("stride"), rows)}
+	if rows == 1 {
+		y.regs = vectors(1, 4, YMM)[0]
+		for _, v := range y.regs {
+			VPXOR(v, v, v)
+		}
+		return y
+	}
+	zero := YMM()
+	VPXOR(zero, zero, zero)
+	for t := range rows {
+		for h := range 4 {
+			VMOVUPS(zero, y.out.at(t, 32*h))
 		}
 	}
-	if cols == 2 {
-		ADDQ(U8(8), half)
-		CMPQ(half, U8(8))
-		JEQ(LabelRef(outputs))
+	return y
+}
+
+func (y sums256) store() {
+	for h, v := range y.regs {
+		VMOVUPS(v, y.out.at(0, 32*h))
 	}
 }
 
-// sumP4 makes the int32 sums of a block. 8 VPMADDUBSW fit int16: 8·2·15·127 = 30480.
-func sumP4(p intPointers, acc [][]reg.VecVirtual) {
-	for k := 0; k < 32; k += 4 {
-		for h := range acc[0] {
-			w := YMM()
-			VMOVDQU(at(p.w, p4.weights+k/8*128+32*h), w)
-			if k%8 == 4 {
-				VPSRLD(U8(4), w, w)
+// scale256 adds the int32 sums of a block, acc, to y; first is the first of their vectors of 8 outputs.
+func (f intFormat) scale256(p intPointers, acc [][]reg.VecVirtual, y sums256, first int) {
+	for h := range acc[0] {
+		d, m := YMM(), YMM()
+		VCVTPH2PS(at(p.w, 16*(first+h)), d)
+		if f.min {
+			VCVTPH2PS(at(p.w, 64+16*(first+h)), m)
+		}
+		for t := range acc {
+			a, x := acc[t][h], YMM()
+			VCVTDQ2PS(a, a)
+			VMULPS(d, a, a)
+			VBROADCASTSS(p.s.at(t, 0), x)
+			if y.regs != nil {
+				VFMADD231PS(x, a, y.regs[h])
+				a = y.regs[h]
+			} else {
+				VFMADD213PS(y.out.at(t, 32*(first+h)), x, a)
 			}
-			VPAND(constant(0x0f0f0f0f), w, w)
+			if f.min {
+				x := YMM()
+				VBROADCASTSS(p.s.at(t, 4), x)
+				VFMADD231PS(x, m, a)
+			}
+			if y.regs == nil {
+				VMOVUPS(a, y.out.at(t, 32*(first+h)))
+			}
+		}
+	}
+}
+
+// sumNibbles makes the int32 sums of a block. 8 VPMADDUBSW fit int16: 8·2·15·127 = 30480.
+func (f intFormat) sumNibbles(p intPointers, acc [][]reg.VecVirtual, first int, c sumConstants) {
+	add := func(x, w, to, t reg.VecVirtual, k int) {
+		if k == 0 {
+			VPMADDUBSW(x, w, to)
+			return
+		}
+		VPMADDUBSW(x, w, t)
+		VPADDW(t, to, to)
+	}
+	for g := range 4 {
+		if len(acc) == 1 { // the row's values stay, the weights pass by
+			x0, x1 := YMM(), YMM()
+			VPBROADCASTD(p.q.at(0, 8*g), x0)
+			VPBROADCASTD(p.q.at(0, 8*g+4), x1)
+			for h, a := range acc[0] {
+				r, w, t := YMM(), YMM(), YMM()
+				VMOVDQU(at(p.w, f.weights+g*128+32*(first+h)), r)
+				VPAND(c.nibble, r, w)
+				add(x0, w, a, t, 8*g)
+				VPSRLD(U8(4), r, r)
+				VPAND(c.nibble, r, r)
+				add(x1, r, a, t, 8*g+4)
+			}
+			continue
+		}
+		w := make([]reg.VecVirtual, len(acc[0]))
+		for half := range 2 {
+			for h := range w {
+				w[h] = YMM()
+				VMOVDQU(at(p.w, f.weights+g*128+32*(first+h)), w[h])
+				if half == 1 {
+					VPSRLD(U8(4), w[h], w[h])
+				}
+				VPAND(c.nibble, w[h], w[h])
+			}
 			for t := range acc {
 				x := YMM()
-				VPBROADCASTD(p.q.at(t, k), x)
-				if k == 0 {
-					VPMADDUBSW(x, w, acc[t][h])
-				} else {
-					VPMADDUBSW(x, w, x)
-					VPADDW(x, acc[t][h], acc[t][h])
+				VPBROADCASTD(p.q.at(t, 8*g+4*half), x)
+				for h, a := range acc[t] {
+					v := x
+					if h < len(w)-1 {
+						v = YMM()
+					}
+					add(x, w[h], a, v, 8*g+4*half)
 				}
 			}
 		}
 	}
 	for _, v := range acc {
 		for h := range v {
-			VPMADDWD(constant(0x00010001), v[h], v[h])
+			VPMADDWD(c.ones, v[h], v[h])
 		}
 	}
 }
 
 // sumP5: 4 VPMADDUBSW would fit int16 (4·2·31·127 = 31496), but for want of registers two are added before VPMADDWD widens them.
-func sumP5(p intPointers, acc [][]reg.VecVirtual) {
+func (f intFormat) sumP5(p intPointers, acc [][]reg.VecVirtual, first int, c sumConstants) {
 	for k := 0; k < 32; k += 8 {
-		for h := range acc[0] {
-			w0, w1 := YMM(), YMM()
-			VMOVDQU(at(p.w, p5.weights+k/4*128+32*h), w0)
-			VMOVDQU(at(p.w, p5.weights+k/4*128+128+32*h), w1)
-			for t := range acc {
-				x0, x1 := YMM(), YMM()
-				VPBROADCASTD(p.q.at(t, k), x0)
-				VPBROADCASTD(p.q.at(t, k+4), x1)
-				VPMADDUBSW(x0, w0, x0)
-				VPMADDUBSW(x1, w1, x1)
-				VPADDW(x1, x0, x0)
-				widen(x0, acc[t][h], k == 0)
+		weights := func(h int) (w0, w1 reg.VecVirtual) {
+			w0, w1 = YMM(), YMM()
+			VMOVDQU(at(p.w, f.weights+k/4*128+32*(first+h)), w0)
+			VMOVDQU(at(p.w, f.weights+k/4*128+128+32*(first+h)), w1)
+			return w0, w1
+		}
+		add := func(x0, x1, w0, w1, v0, v1, a reg.VecVirtual) {
+			VPMADDUBSW(x0, w0, v0)
+			VPMADDUBSW(x1, w1, v1)
+			VPADDW(v1, v0, v0)
+			widen(v0, a, k == 0, c.ones)
+		}
+		row := func(t int) (x0, x1 reg.VecVirtual) {
+			x0, x1 = YMM(), YMM()
+			VPBROADCASTD(p.q.at(t, k), x0)
+			VPBROADCASTD(p.q.at(t, k+4), x1)
+			return x0, x1
+		}
+		if len(acc) == 1 {
+			x0, x1 := row(0)
+			for h, a := range acc[0] {
+				w0, w1 := weights(h)
+				add(x0, x1, w0, w1, w0, w1, a)
+			}
+			continue
+		}
+		w := make([][2]reg.VecVirtual, len(acc[0]))
+		for h := range w {
+			w[h][0], w[h][1] = weights(h)
+		}
+		for t := range acc {
+			x0, x1 := row(t)
+			for h, a := range acc[t] {
+				v0, v1 := x0, x1
+				if h < len(w)-1 {
+					v0, v1 = YMM(), YMM()
+				}
+				add(x0, x1, w[h][0], w[h][1], v0, v1, a)
 			}
 		}
 	}
@@ -310,30 +398,53 @@ func sumP5(p intPointers, acc [][]reg.VecVirtual) {
 
 // sumP8: unsigned 8-bit weights would overflow int16 (2·255·127), so |w| is multiplied with the activations that carry the sign of w
 // (2·128·127 = 32512), and each product is widened at once.
-func sumP8(p intPointers, acc [][]reg.VecVirtual) {
+func (f intFormat) sumP8(p intPointers, acc [][]reg.VecVirtual, first int, c sumConstants) {
 	for k := 0; k < 32; k += 4 {
-		for h := range acc[0] {
-			w, abs := YMM(), YMM()
-			VMOVDQU(at(p.w, p8.weights+k/4*128+32*h), w)
-			VPXOR(constant(0x80808080), w, w)
+		weights := func(h int) (w, abs reg.VecVirtual) {
+			w, abs = YMM(), YMM()
+			VMOVDQU(at(p.w, f.weights+k/4*128+32*(first+h)), w)
+			VPXOR(c.sign, w, w)
 			VPABSB(w, abs)
-			for t := range acc {
-				x := YMM()
-				VPBROADCASTD(p.q.at(t, k), x)
-				VPSIGNB(w, x, x)
-				VPMADDUBSW(x, abs, x)
-				widen(x, acc[t][h], k == 0)
+			return w, abs
+		}
+		add := func(x, w, abs, v, a reg.VecVirtual) {
+			VPSIGNB(w, x, v)
+			VPMADDUBSW(v, abs, v)
+			widen(v, a, k == 0, c.ones)
+		}
+		if len(acc) == 1 {
+			x := YMM()
+			VPBROADCASTD(p.q.at(0, k), x)
+			for h, a := range acc[0] {
+				w, abs := weights(h)
+				add(x, w, abs, w, a)
+			}
+			continue
+		}
+		w := make([][2]reg.VecVirtual, len(acc[0]))
+		for h := range w {
+			w[h][0], w[h][1] = weights(h)
+		}
+		for t := range acc {
+			x := YMM()
+			VPBROADCASTD(p.q.at(t, k), x)
+			for h, a := range acc[t] {
+				v := x
+				if h < len(w)-1 {
+					v = YMM()
+				}
+				add(x, w[h][0], w[h][1], v, a)
 			}
 		}
 	}
 }
 
 // widen adds the pairs of int16 of x to the int32 of acc, or sets acc to them.
-func widen(x, acc reg.VecVirtual, first bool) {
+func widen(x, acc reg.VecVirtual, first bool, ones Op) {
 	if first {
-		VPMADDWD(constant(0x00010001), x, acc)
+		VPMADDWD(ones, x, acc)
 		return
 	}
-	VPMADDWD(constant(0x00010001), x, x)
+	VPMADDWD(ones, x, x)
 	VPADDD(x, acc, acc)
 }

@@ -1,0 +1,7 @@
+//go:build !amd64 || purego
+
+package peak
+
+const asm = false
+
+func opsOf(string) int { return 0 }
