@@ -341,11 +341,19 @@ func choose(want, attr bool) filter {
 	}
 }
 
+// engineTest is the engine's test for one of tests. Its sequence takes lists only; Python's texts and dicts are sequences too.
+func engineTest(name string) string {
+	if name == "sequence" {
+		return "iterable"
+	}
+	return name
+}
+
 // testers run one of the engine's tests, with an argument and without.
 var testers = func() map[string][2]*jinja.Template {
 	m := map[string][2]*jinja.Template{}
 	for _, t := range tests {
-		m[t] = [2]*jinja.Template{compile("{{ x is " + t + " }}"), compile("{{ x is " + t + "(y) }}")}
+		m[t] = [2]*jinja.Template{compile("{{ x is " + engineTest(t) + " }}"), compile("{{ x is " + engineTest(t) + "(y) }}")}
 	}
 	for _, t := range []string{"==", "!=", "<", "<=", ">", ">="} {
 		m[t] = [2]*jinja.Template{nil, compile("{{ x " + t + " y }}")}

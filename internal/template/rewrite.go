@@ -401,6 +401,8 @@ func (r *rewriter) expr(toks []token) (string, error) {
 				return "", fmt.Errorf("the test %q is not supported; supported are %s", test.val, strings.Join(tests, ", "))
 			}
 			b.WriteString(t.val)
+		case i > 0 && toks[i-1].name("is"), i > 1 && toks[i-1].name("not") && toks[i-2].name("is"):
+			b.WriteString(engineTest(t.val))
 		default:
 			b.WriteString(t.val)
 		}

@@ -44,10 +44,18 @@ const maxRenders = 24
 
 // Render renders a conversation. An error that the template raises is an invalid-request error about "messages" with the
 // template's own words.
+func (t *Template) Render(in Input) (*Rendered, error) {
+	if out, err := t.direct(in); err == nil {
+		return out, nil
+	}
+	return t.indirect(in)
+}
+
+// indirect renders with the engine.
 //
 // Spans are found by rendering a second time with private-use characters around every field. If what is left without them
 // is the plain text, they did not change what the template does, and they say where each field went.
-func (t *Template) Render(in Input) (*Rendered, error) {
+func (t *Template) indirect(in Input) (*Rendered, error) {
 	plain, err := t.run(in, nil)
 	if err != nil {
 		return nil, err
@@ -86,6 +94,9 @@ func (t *Template) Render(in Input) (*Rendered, error) {
 func (t *Template) fields(in Input) ([]field, bool) {
 	var used map[rune]bool
 	note := func(s string) {
+		if strings.IndexByte(s, markLead[0]) < 0 && strings.IndexByte(s, markLead[1]) < 0 {
+			return
+		}
 		for _, r := range s {
 			if r >= firstMark {
 				if used == nil {
@@ -128,6 +139,8 @@ func (t *Template) fields(in Input) ([]field, bool) {
 const (
 	firstMark = rune(0xF0000)
 	lastMark  = rune(0x10FFFD)
+
+	markLead = "\xf3\xf4" // what their UTF-8 begins with
 )
 
 // trimmed moves the whitespace around the fields' text out of the marks.
@@ -177,10 +190,17 @@ func (m *marker) try(fields []field) bool {
 	var spans []Span
 	open, start, lost := -1, 0, false
 	from := 0
-	for i := 0; i < len(text); {
-		if text[i] < 0xF3 { // no mark begins with a smaller byte
-			i++
-			continue
+	var next [2]int // where either lead comes next
+	for i := 0; ; {
+		for k := range next {
+			if next[k] < i || i == 0 {
+				if next[k] = strings.IndexByte(text[i:], markLead[k]) + i; next[k] < i {
+					next[k] = len(text)
+				}
+			}
+		}
+		if i = min(next[0], next[1]); i == len(text) {
+			break
 		}
 		r, n := utf8.DecodeRuneInString(text[i:])
 		k, ok := marks[r]

@@ -4,7 +4,8 @@
 //
 // github.com/ardanlabs/jinja parses and evaluates. This package puts itself between: it does the whitespace control
 // (lex.go), rewrites the source so that a render is bounded and behaves like Python where the engine does not
-// (rewrite.go, limits.go, filters.go, methods.go), and finds the spans (spans.go).
+// (rewrite.go, limits.go, filters.go, methods.go), and finds the spans (spans.go). What templates do for conversations
+// without tools is evaluated without the engine (direct.go), since it takes part in the time to the first token.
 //
 // Differences from Jinja2: undefined values are silent also when their attributes are read, and a loop over None is
 // empty; what an expression joins with ~ or + takes None as empty and 2.0 as 2; tuples print as lists; set does not unpack
@@ -36,6 +37,7 @@ type Options struct {
 // Template is a parsed chat template. It is safe for concurrent use.
 type Template struct {
 	engine   *jinja.Template
+	program  []statement // for direct evaluation
 	source   string
 	bos, eos jinja.Value
 	now      func() time.Time
@@ -59,7 +61,7 @@ func New(source string, o Options) (*Template, error) {
 	if err != nil {
 		return nil, fmt.Errorf("chat template: %w", err)
 	}
-	t := &Template{source: source, bos: jinja.NewString(o.BOS), eos: jinja.NewString(o.EOS), now: o.Now}
+	t := &Template{source: source, program: program(segs), bos: jinja.NewString(o.BOS), eos: jinja.NewString(o.EOS), now: o.Now}
 	if t.now == nil {
 		t.now = time.Now
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"strings"
 	"sync"
@@ -298,12 +299,17 @@ func FuzzNew(f *testing.F) {
 		f.Add(read(f, name+".jinja"))
 	}
 	f.Add("{% macro m(x=1) %}{{ m(x) }}{% endmacro %}{{ m(2) * 3 }}")
+	w := &writer{rng: rand.New(rand.NewPCG(3, 4))}
+	for range 20 {
+		f.Add("{% set m = messages[-1] %}" + w.body(6))
+	}
 	f.Fuzz(func(t *testing.T, source string) {
 		tp, err := New(source, Options{BOS: "<s>"})
 		if err != nil {
 			return
 		}
 		ms := talk("system", "a", "user", " b ")
+		same(t, tp, Input{Messages: ms})
 		if r, err := tp.Render(Input{Messages: ms}); err == nil {
 			checkSpans(t, r, ms)
 		} else if e := (*llm.Error)(nil); !errors.As(err, &e) {

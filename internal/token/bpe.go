@@ -5,80 +5,209 @@ import (
 	"math/bits"
 	"strings"
 	"sync"
+	"unsafe"
 )
 
 // noRank is the rank of a pair that does not merge.
 const noRank = ^uint32(0)
 
-// A mergeTable maps a pair of token ids to the rank of its merge: open addressing with linear probing.
+// A mergeTable maps a pair of token ids to the rank of its merge: open addressing with linear probing. Merging is mostly
+// waiting for memory, so a slot is one word.
 type mergeTable struct {
-	slots []mergeSlot
-	shift uint
-	into  []int32 // by rank: the token that the pair becomes
+	slots   []uint64 // left, right and rank, idBits each; emptySlot
+	shift   uint
+	into    []int32  // by rank: the token that the pair becomes
+	crowded bool     // as of wordTable
+	bytes   []uint32 // by two bytes, the left one first: the rank of their tokens' merge
 }
 
-type mergeSlot struct {
-	pair uint64 // left<<32 | right
-	rank uint32 // noRank: empty
-}
+// idBits bounds ids and ranks. The largest vocabularies in use have 2^18 tokens.
+const (
+	idBits    = 21
+	emptySlot = ^uint64(0)
+)
 
-func pairOf(left, right int32) uint64 { return uint64(uint32(left))<<32 | uint64(uint32(right)) }
+func pairOf(left, right int32) uint64 { return uint64(uint32(left))<<idBits | uint64(uint32(right)) }
 
 func (m *mergeTable) init(n int) {
 	log := bits.Len(uint(n + n/2 + 1)) // at most two thirds full
-	m.slots = make([]mergeSlot, 1<<log)
+	m.slots = make([]uint64, 1<<log)
 	m.shift = uint(64 - log)
 	for i := range m.slots {
-		m.slots[i].rank = noRank
+		m.slots[i] = emptySlot
 	}
 	m.into = make([]int32, n)
+	m.bytes = make([]uint32, 1<<16)
+	for i := range m.bytes {
+		m.bytes[i] = noRank
+	}
 }
 
-// find returns the slot of the pair, or the empty one where it would go.
-func (m *mergeTable) find(pair uint64) *mergeSlot {
-	i := pair * 0x9E3779B97F4A7C15 >> m.shift // Fibonacci hashing
-	for {
-		s := &m.slots[i]
-		if s.pair == pair || s.rank == noRank {
-			return s
+func (m *mergeTable) rank(left, right int32) uint32 {
+	pair := pairOf(left, right)
+	for i := pair * mix >> m.shift; ; i++ {
+		s := m.slots[i&uint64(len(m.slots)-1)]
+		if s>>idBits == pair {
+			return uint32(s & (1<<idBits - 1))
 		}
-		if i++; i == uint64(len(m.slots)) {
-			i = 0
+		if s == emptySlot {
+			return noRank
 		}
 	}
 }
 
-func (m *mergeTable) rank(left, right int32) uint32 { return m.find(pairOf(left, right)).rank }
+// add notes a merge. It reports false if the pair has one already.
+func (m *mergeTable) add(left, right int32, rank uint32, into int32) bool {
+	pair := pairOf(left, right)
+	home := pair * mix >> m.shift
+	for i := home; ; i++ {
+		s := &m.slots[i&uint64(len(m.slots)-1)]
+		if i-home > mostProbes {
+			m.crowded = true
+			return false
+		}
+		if *s>>idBits == pair {
+			return false
+		}
+		if *s == emptySlot {
+			*s = pair<<idBits | uint64(rank)
+			m.into[rank] = into
+			return true
+		}
+	}
+}
 
 // buildMerges fills merges. A merge into a control token is left out: ordinary text never becomes one.
 func (t *Tokenizer) buildMerges() error {
-	byText := make(map[string]int32, len(t.cfg.Tokens))
-	for id, s := range t.cfg.Tokens {
-		setDefault(byText, s, int32(id))
+	if n := max(len(t.cfg.Tokens), len(t.cfg.Merges)); n >= 1<<idBits {
+		return fmt.Errorf("%w: %d tokens or merges (supported: fewer than %d)", ErrUnsupported, n, 1<<idBits)
+	}
+	written, first := t.writtenTable()
+	if written.crowded {
+		return errCrowded
 	}
 	t.merges.init(len(t.cfg.Merges))
+	made := make([]origin, len(t.cfg.Tokens))
+	scratch, next := make([]byte, 0, 256), None
 	for rank, line := range t.cfg.Merges {
-		left, right, ok := strings.Cut(line, " ")
-		if !ok || left == "" || right == "" || strings.Contains(right, " ") {
+		space := strings.IndexByte(line, ' ')
+		if space < 1 || space == len(line)-1 || strings.IndexByte(line[space+1:], ' ') >= 0 {
 			return fmt.Errorf("%w: merge %d is %q, not two tokens", ErrInvalid, rank, line)
 		}
-		var ids [3]int32
-		for i, s := range [3]string{left, right, left + right} {
-			id, ok := byText[s]
-			if !ok {
-				return fmt.Errorf("%w: merge %d, %q, needs the token %q, which is not in the vocabulary", ErrInvalid, rank, line, s)
+		left, right := line[:space], line[space+1:]
+		ids := [3]int32{written.get(left), written.get(right), next}
+		if next == None || !joins(t.cfg.Tokens[next], left, right) {
+			scratch = append(append(scratch[:0], left...), right...)
+			ids[2] = written.get(unsafe.String(&scratch[0], len(scratch)))
+		}
+		// Most files number the tokens in the order of the merges that make them.
+		if next = ids[2] + 1; int(next) >= len(first) || !first[next] {
+			next = None
+		}
+		for i, id := range ids {
+			if id == None {
+				return fmt.Errorf("%w: merge %d, %q, needs the token %q, which is not in the vocabulary", ErrInvalid, rank, line,
+					[3]string{left, right, left + right}[i])
 			}
-			ids[i] = id
 		}
 		if t.has(ids[2], kindControl) {
 			continue
 		}
-		if s := t.merges.find(pairOf(ids[0], ids[1])); s.rank == noRank {
-			*s = mergeSlot{pairOf(ids[0], ids[1]), uint32(rank)}
-			t.merges.into[rank] = ids[2]
+		added := t.merges.add(ids[0], ids[1], uint32(rank), ids[2])
+		if t.merges.crowded {
+			return errCrowded
+		}
+		if added {
+			m := &made[ids[2]]
+			*m = origin{left: ids[0], right: ids[1], rank: uint32(rank), ways: m.ways + 1}
 		}
 	}
+	for l, left := range t.byteID {
+		for r, right := range t.byteID {
+			if left != None && right != None {
+				t.merges.bytes[l<<8|r] = t.merges.rank(left, right)
+			}
+		}
+	}
+	t.findAlone(made)
 	return nil
+}
+
+func joins(s, left, right string) bool {
+	return len(s) == len(left)+len(right) && s[:len(left)] == left && s[len(left):] == right
+}
+
+// writtenTable finds tokens by the text that they are written as, of which merges are made. first tells which are the first with
+// their text.
+func (t *Tokenizer) writtenTable() (w *wordTable, first []bool) {
+	offset := make([]uint32, len(t.cfg.Tokens)+1)
+	var b strings.Builder
+	b.Grow(cap(t.raw))
+	for id, s := range t.cfg.Tokens {
+		b.WriteString(s)
+		offset[id+1] = uint32(b.Len())
+	}
+	w, first = new(wordTable), make([]bool, len(t.cfg.Tokens))
+	w.init(b.String(), offset)
+	for id := range first {
+		first[id] = w.add(int32(id))
+	}
+	return w, first
+}
+
+// An origin says how a token comes to be: by ways merges, of which this is the last.
+type origin struct {
+	left, right int32
+	rank        uint32
+	ways        uint32
+}
+
+// findAlone marks the words that, being a whole piece, become their token whatever else could be merged: appendPiece does
+// not merge those. With whole all do. Else a token is one if both halves of its merge are, and if no two tokens that
+// meet at the seam while the halves grow have a merge of an earlier rank (so the bpe crate of github.com/github/rust-gems
+// decides whether two tokens may follow each other). Tokens made by several merges are left to be merged.
+func (t *Tokenizer) findAlone(made []origin) {
+	whole := make([]bool, len(made))
+	for _, id := range t.byteID {
+		if id != None {
+			whole[id] = made[id].ways == 0
+		}
+	}
+	for rank, id := range t.merges.into {
+		m := made[id]
+		if m.rank == uint32(rank) && m.ways == 1 && whole[m.left] && whole[m.right] {
+			// A text that is not in the byte alphabet stands for other bytes than its halves do.
+			whole[id] = joins(t.tokenText(id), t.tokenText(m.left), t.tokenText(m.right)) && t.seam(made, m)
+		}
+	}
+	for i := range t.words.slots {
+		if s := &t.words.slots[i]; s.size > 0 && (t.whole || whole[s.id]) {
+			s.size |= alone
+		}
+	}
+}
+
+// seam reports whether the two halves of a merge come to be without a merge between parts of them. It goes back in time.
+func (t *Tokenizer) seam(made []origin, m origin) bool {
+	left, right := m.left, m.right
+	for {
+		l, r := made[left], made[right]
+		var since uint32 // the pair stands beside each other until this merge
+		switch {
+		case l.ways == 0 && r.ways == 0:
+			return true
+		case r.ways == 0 || l.ways > 0 && l.rank > r.rank:
+			left, since = l.right, l.rank
+			if t.merges.rank(left, right) < since { // an equal rank is the same merge, and the one to the left goes first
+				return false
+			}
+		default:
+			right, since = r.left, r.rank
+			if t.merges.rank(left, right) <= since {
+				return false
+			}
+		}
+	}
 }
 
 // shortPiece is the length in bytes up to which merging by repeated scans of a stack array is the quicker way.
@@ -92,38 +221,30 @@ func (t *Tokenizer) appendPiece(dst []int32, piece string) []int32 {
 		}
 		return dst
 	}
-	e, h := t.memo.get(piece)
-	if e != nil {
-		return append(dst, e.ids[:e.n]...)
+	if e := t.words.find(piece); e.size&alone != 0 {
+		return append(dst, e.id)
 	}
-	start := len(dst)
-	dst = t.merge(dst, piece)
-	t.memo.put(h, piece, dst[start:])
-	return dst
+	return t.merge(dst, piece)
 }
 
 // merge appends the ids of piece: from its bytes, the pair of lowest rank, leftmost first, is joined until none is left.
 // A byte that the vocabulary lacks is left out, as the tokenizers library does.
 func (t *Tokenizer) merge(dst []int32, piece string) []int32 {
-	if t.whole {
-		if id, ok := t.byBytes[piece]; ok {
-			return append(dst, id)
-		}
-	}
 	if len(piece) > shortPiece {
 		return t.mergeLong(dst, piece)
 	}
 	var ids [shortPiece]int32
 	var ranks [shortPiece]uint32 // ranks[i] is that of the pair ids[i], ids[i+1]
-	n := 0
+	n, last := 0, 0
 	for i := range len(piece) {
-		if id := t.byteID[piece[i]]; id != None {
-			ids[n] = id
+		b := piece[i]
+		if id := t.byteID[b]; id != None {
+			if n > 0 {
+				ranks[n-1] = t.merges.bytes[last<<8|int(b)]
+			}
+			ids[n], last = id, int(b)
 			n++
 		}
-	}
-	for i := 0; i+1 < n; i++ {
-		ranks[i] = t.merges.rank(ids[i], ids[i+1])
 	}
 	for n > 1 {
 		best, at := noRank, 0

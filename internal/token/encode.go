@@ -22,6 +22,15 @@ type Options struct {
 // Bytes that the vocabulary has no token for are left out (SmolLM 2 lacks six control characters and the bytes 0xF1 and
 // 0xF2 among those that occur in UTF-8). All other text is given back by Decode.
 func (t *Tokenizer) Encode(dst []int32, text string, o Options) []int32 {
+	return t.encode(dst, text, o, nil)
+}
+
+// encode is Encode with another way to append the ids of a part without special tokens, if part is not nil. open says that the
+// text ends with this part.
+func (t *Tokenizer) encode(dst []int32, text string, o Options, part func(dst []int32, text string, open bool) []int32) []int32 {
+	if part == nil {
+		part = func(dst []int32, text string, _ bool) []int32 { return t.appendText(dst, text) }
+	}
 	if o.AddBOS && t.cfg.AddBOS {
 		dst = append(dst, t.cfg.BOS)
 	}
@@ -45,11 +54,11 @@ func (t *Tokenizer) Encode(dst []int32, text string, o Options) []int32 {
 			i = t.specials.candidate(text, i+1)
 			continue
 		}
-		dst = append(t.appendText(dst, text[done:i]), id)
+		dst = append(part(dst, text[done:i], false), id)
 		done = end
 		i = t.specials.candidate(text, end)
 	}
-	return t.appendText(dst, text[done:])
+	return part(dst, text[done:], true)
 }
 
 // appendText appends the ids of text without special tokens.

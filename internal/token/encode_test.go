@@ -126,29 +126,31 @@ func TestNoMergeIntoControl(t *testing.T) {
 	}
 }
 
+// naive merges in the plainest way.
+func naive(tok *Tokenizer, piece string) []int32 {
+	var ids []int32
+	for i := range len(piece) {
+		if id := tok.byteID[piece[i]]; id != None {
+			ids = append(ids, id)
+		}
+	}
+	for {
+		best, at := noRank, 0
+		for i := 0; i+1 < len(ids); i++ {
+			if r := tok.merges.rank(ids[i], ids[i+1]); r < best {
+				best, at = r, i
+			}
+		}
+		if best == noRank {
+			return ids
+		}
+		ids = append(append(slices.Clone(ids[:at]), tok.merges.into[best]), ids[at+2:]...)
+	}
+}
+
 // merge and mergeLong are two algorithms for one result; a third, naive one judges both.
 func TestMergeAlgorithms(t *testing.T) {
 	tok := smol(t)
-	naive := func(piece string) []int32 {
-		var ids []int32
-		for i := range len(piece) {
-			if id := tok.byteID[piece[i]]; id != None {
-				ids = append(ids, id)
-			}
-		}
-		for {
-			best, at := noRank, 0
-			for i := 0; i+1 < len(ids); i++ {
-				if r := tok.merges.rank(ids[i], ids[i+1]); r < best {
-					best, at = r, i
-				}
-			}
-			if best == noRank {
-				return ids
-			}
-			ids = append(append(slices.Clone(ids[:at]), tok.merges.into[best]), ids[at+2:]...)
-		}
-	}
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 3000 {
 		var b []byte
@@ -156,7 +158,7 @@ func TestMergeAlgorithms(t *testing.T) {
 		for range 1 + rng.IntN(shortPiece) {
 			b = append(b, letters[rng.IntN(len(letters))])
 		}
-		want := naive(string(b))
+		want := naive(tok, string(b))
 		if got := tok.merge(nil, string(b)); !slices.Equal(got, want) {
 			t.Fatalf("merge %q: got %v, want %v", b, got, want)
 		}
@@ -166,9 +168,65 @@ func TestMergeAlgorithms(t *testing.T) {
 	}
 	for _, unit := range []string{"a", " ", "=", "ab", "hello", "\n", "\x01"} {
 		s := strings.Repeat(unit, 1500/len(unit))
-		if got, want := tok.mergeLong(nil, s), naive(s); !slices.Equal(got, want) {
+		if got, want := tok.mergeLong(nil, s), naive(tok, s); !slices.Equal(got, want) {
 			t.Fatalf("mergeLong of 1500 bytes of %q differs", unit)
 		}
+	}
+}
+
+// The words that are not merged are those that merging gives back.
+func TestAlone(t *testing.T) {
+	check := func(tok *Tokenizer) (n, all int) {
+		t.Helper()
+		for _, e := range tok.words.slots {
+			if e.size == 0 {
+				continue
+			}
+			all++
+			s := string(tok.Bytes(e.id))
+			if id := tok.words.get(s); id != e.id {
+				t.Fatalf("%q is token %d, found as %d", s, e.id, id)
+			}
+			got := naive(tok, s)
+			if e.size&alone != 0 {
+				n++
+				if len(got) != 1 || got[0] != e.id {
+					t.Fatalf("%q is not token %d alone but %v", s, e.id, got)
+				}
+			}
+		}
+		return n, all
+	}
+	if n, all := check(smol(t)); n < all*99/100 {
+		t.Errorf("of SmolLM 2's %d words only %d are alone", all, n)
+	}
+	rng := rand.New(rand.NewPCG(3, 4))
+	total := 0
+	for range 300 { // merges in an order in which no training would give them, of few letters, so that they overlap
+		c := Config{Model: "gpt2", Pre: "gpt2", BOS: None, EOS: None, EOT: None, EOM: None, Unknown: None, Pad: None}
+		add := func(s string, typ int32) { c.Tokens, c.Types = append(c.Tokens, s), append(c.Types, typ) }
+		for _, s := range []string{"a", "b", "Ġ", "\n", "<0x63>"} {
+			add(s, TypeNormal)
+		}
+		c.Types[4] = TypeByte
+		seen := map[string]bool{}
+		for range 60 {
+			l, r := c.Tokens[rng.IntN(len(c.Tokens))], c.Tokens[rng.IntN(len(c.Tokens))]
+			if len(l+r) > 12 || seen[l+" "+r] {
+				continue
+			}
+			seen[l+" "+r] = true
+			c.Merges = append(c.Merges, l+" "+r)
+			if !slices.Contains(c.Tokens, l+r) {
+				add(l+r, TypeNormal)
+			}
+		}
+		rng.Shuffle(len(c.Merges), func(i, k int) { c.Merges[i], c.Merges[k] = c.Merges[k], c.Merges[i] })
+		n, _ := check(build(t, c))
+		total += n
+	}
+	if total < 2000 {
+		t.Errorf("only %d words of the random vocabularies are alone", total)
 	}
 }
 

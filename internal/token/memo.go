@@ -2,63 +2,113 @@ package token
 
 import (
 	"hash/maphash"
-	"sync/atomic"
+	"slices"
+	"strings"
+	"sync"
 )
 
-// Sizes of the memo: 2^15 entries of one cache line each, so it never holds more than some 2 MB.
-const (
-	memoLog   = 15
-	memoBytes = 30 // longer pieces rarely come again
-	memoIDs   = 8
-)
+// A Memo remembers the ids of chunks of text (chunk.go), so that a long prompt which comes again, or begins like
+// another, or was changed in one place, is not encoded anew but for the chunks that differ. A chunk's ids depend on its
+// bytes alone, and these are compared, so that a memo never changes a result. Safe for concurrent use.
+//
+// Each tenant finds only its own chunks: how long encoding takes tells nobody what another has sent. What is remembered is
+// bounded in bytes, those of all tenants together; what was not used for long goes first. So a tenant can notice that others
+// sent text that was new, and how much, by the loss of its own chunks.
+type Memo struct {
+	t    *Tokenizer
+	seed maphash.Seed
+	half int // bytes of a generation
 
-// A memo remembers the ids of pieces. It is a two-way set-associative table of immutable entries behind atomic
-// pointers: readers and writers never wait, and a lost race costs an entry, not a wrong answer.
-type memo struct {
-	seed  maphash.Seed
-	slots []atomic.Pointer[memoEntry]
+	mu         sync.Mutex
+	young, old map[uint64]*chunk // by hash; what is used moves to the young, and when these are full they become the old
+	size       int               // bytes of the young
 }
 
-type memoEntry struct {
-	len, n uint8
-	bytes  [memoBytes]byte
-	ids    [memoIDs]int32
+type chunk struct {
+	tenant, text string
+	ids          []int32
 }
 
-func (m *memo) init() {
-	m.seed = maphash.MakeSeed()
-	m.slots = make([]atomic.Pointer[memoEntry], 1<<memoLog)
+// chunkBytes is about what a chunk takes beside its text and ids: itself, its place in the map, rounding.
+const chunkBytes = 128
+
+// bytes is what the chunk takes in memory.
+func (c *chunk) bytes() int { return len(c.text) + 4*len(c.ids) + chunkBytes }
+
+// NewMemo returns an empty memo that takes up to some limit bytes.
+func (t *Tokenizer) NewMemo(limit int) *Memo {
+	return &Memo{t: t, seed: maphash.MakeSeed(), half: limit / 2, young: map[uint64]*chunk{}}
 }
 
-// get returns the entry of piece or nil, and the piece's hash for put.
-func (m *memo) get(piece string) (*memoEntry, uint64) {
-	if len(piece) > memoBytes {
-		return nil, 0
-	}
-	h := maphash.String(m.seed, piece)
-	set := m.set(h)
-	for i := range set {
-		if e := set[i].Load(); e != nil && string(e.bytes[:e.len]) == piece {
-			return e, h
+// Encode is Tokenizer.Encode with what the memo remembers of the tenant's texts.
+func (m *Memo) Encode(dst []int32, tenant, text string, o Options) []int32 {
+	scope := maphash.String(m.seed, tenant) | 1
+	return m.t.encode(slices.Grow(dst, len(text)/4), text, o, func(dst []int32, part string, open bool) []int32 {
+		for i := 0; i < len(part); {
+			end := chunkEnd(part, i)
+			dst = m.append(dst, tenant, scope, part[i:end], open && end == len(part))
+			i = end
 		}
+		return dst
+	})
+}
+
+// minRemembered is the length in bytes from which finding a chunk is quicker than encoding it.
+const minRemembered = 24
+
+// append appends the ids of one chunk. One that is open, being the end of a text that may go on, is not remembered
+// unless it is long: with every keystroke there would be another.
+func (m *Memo) append(dst []int32, tenant string, scope uint64, text string, open bool) []int32 {
+	if len(text) < minRemembered || open && len(text) < maxChunk {
+		return m.t.appendText(dst, text)
 	}
-	return nil, h
+	key := maphash.String(m.seed, text) * scope // a product of odd factors loses nothing
+	if c := m.find(key, tenant, text); c != nil {
+		return append(dst, c.ids...)
+	}
+	from := len(dst)
+	dst = m.t.appendText(dst, text)
+	m.remember(key, &chunk{tenant: tenant, text: strings.Clone(text), ids: slices.Clone(dst[from:])})
+	return dst
 }
 
-func (m *memo) set(h uint64) []atomic.Pointer[memoEntry] {
-	i := h % (1 << (memoLog - 1)) * 2
-	return m.slots[i : i+2]
+func (m *Memo) find(key uint64, tenant, text string) *chunk {
+	m.mu.Lock()
+	c, young := m.young[key]
+	if c == nil {
+		c = m.old[key]
+	}
+	if c == nil || c.tenant != tenant {
+		m.mu.Unlock()
+		return nil
+	}
+	if !young {
+		m.add(key, c)
+	}
+	m.mu.Unlock()
+	if c.text != text { // chunks do not change, so this needs no lock
+		return nil
+	}
+	return c
 }
 
-// put remembers ids for piece. The set's newer entry moves to the place of its older one.
-func (m *memo) put(h uint64, piece string, ids []int32) {
-	if len(piece) > memoBytes || len(ids) > memoIDs {
+func (m *Memo) remember(key uint64, c *chunk) {
+	if c.bytes() > m.half/4 {
 		return
 	}
-	e := &memoEntry{len: uint8(len(piece)), n: uint8(len(ids))}
-	copy(e.bytes[:], piece)
-	copy(e.ids[:], ids)
-	set := m.set(h)
-	set[1].Store(set[0].Load())
-	set[0].Store(e)
+	m.mu.Lock()
+	m.add(key, c)
+	m.mu.Unlock()
+}
+
+// add puts a chunk among the young. mu is held.
+func (m *Memo) add(key uint64, c *chunk) {
+	if m.size+c.bytes() > m.half {
+		m.old, m.young, m.size = m.young, make(map[uint64]*chunk, len(m.young)), 0
+	}
+	if was := m.young[key]; was != nil {
+		m.size -= was.bytes()
+	}
+	m.young[key] = c
+	m.size += c.bytes()
 }

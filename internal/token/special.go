@@ -1,6 +1,9 @@
 package token
 
-import "strings"
+import (
+	"bytes"
+	"strings"
+)
 
 // A specialSet finds special tokens in text: a trie over their bytes, entered by the first byte.
 type specialSet struct {
@@ -9,8 +12,17 @@ type specialSet struct {
 }
 
 type specialNode struct {
-	id   int32 // None: no token ends here
-	next map[byte]*specialNode
+	id    int32          // None: no token ends here
+	bytes []byte         // what may come next; mostly one byte
+	next  []*specialNode // the node of each
+}
+
+// after returns the node that c leads to, or nil.
+func (n *specialNode) after(c byte) *specialNode {
+	if i := bytes.IndexByte(n.bytes, c); i >= 0 {
+		return n.next[i]
+	}
+	return nil
 }
 
 // add puts a token into the set; an empty text is ignored, and the first of two tokens with the same text counts.
@@ -25,13 +37,10 @@ func (s *specialSet) add(text string, id int32) {
 		s.bytes += text[:1]
 	}
 	for i := 1; i < len(text); i++ {
-		next := n.next[text[i]]
+		next := n.after(text[i])
 		if next == nil {
 			next = &specialNode{id: None}
-			if n.next == nil {
-				n.next = make(map[byte]*specialNode)
-			}
-			n.next[text[i]] = next
+			n.bytes, n.next = append(n.bytes, text[i]), append(n.next, next)
 		}
 		n = next
 	}
@@ -68,7 +77,7 @@ func (s *specialSet) match(text string, i int, ok func(id int32, start, end int)
 		if j == len(text) {
 			break
 		}
-		n = n.next[text[j]]
+		n = n.after(text[j])
 	}
 	return id, end
 }

@@ -2,7 +2,8 @@
 // the vocabulary and the merges that a GGUF file carries.
 //
 // Text is first cut at special tokens, then by the model's pre-tokenizer into pieces (split.go), and each piece is
-// merged by rank (bpe.go). No Unicode normalisation is applied, so that decoding gives back the bytes that were encoded.
+// merged by rank (bpe.go). A Memo keeps the ids of parts of long texts, to be used when they come again. No Unicode
+// normalisation is applied, so that decoding gives back the bytes that were encoded.
 package token
 
 import (
@@ -46,23 +47,22 @@ type Config struct {
 	AddBOS             bool    // the model wants BOS before a prompt
 }
 
-// A Tokenizer is immutable but for its memo and safe for concurrent use.
+// A Tokenizer is immutable and safe for concurrent use.
 type Tokenizer struct {
 	cfg   Config // without Tokens, Types and Merges once New is done
 	split splitFunc
 	whole bool // a piece that is a token is not merged from its bytes
 
-	text    string           // the bytes of all tokens, one after another
-	raw     []byte           // the same, for Bytes
-	offset  []uint32         // token id is text[offset[id]:offset[id+1]]
-	kind    []uint8          // by id: flags below
-	named   map[string]int32 // special tokens by text
-	byBytes map[string]int32 // normal tokens by bytes: what ordinary text may become
+	text   string           // the bytes of all tokens, one after another
+	raw    []byte           // the same, for Bytes
+	offset []uint32         // token id is text[offset[id]:offset[id+1]]
+	kind   []uint8          // by id: flags below
+	named  map[string]int32 // special tokens by text
+	words  wordTable        // normal tokens by bytes: what ordinary text may become
 
 	byteID   [256]int32 // None where the vocabulary lacks the byte
 	merges   mergeTable
 	specials specialSet
-	memo     memo
 }
 
 const (
@@ -128,7 +128,6 @@ func New(c Config) (*Tokenizer, error) {
 		return nil, err
 	}
 	t.markEOG()
-	t.memo.init()
 	t.cfg.Tokens, t.cfg.Types, t.cfg.Merges = nil, nil, nil
 	return t, nil
 }
@@ -157,13 +156,12 @@ func (t *Tokenizer) checkIDs() error {
 	return nil
 }
 
-// buildVocab fills text, kind, the two maps, byteID and specials. Of tokens with the same text the first counts.
+// buildVocab fills text, kind, named, words, byteID and specials. Of tokens with the same text the first counts.
 func (t *Tokenizer) buildVocab() error {
 	n := len(t.cfg.Tokens)
 	t.offset = make([]uint32, n+1)
 	t.kind = make([]uint8, n)
 	t.named = make(map[string]int32)
-	t.byBytes = make(map[string]int32, n)
 	total := 0
 	for _, s := range t.cfg.Tokens {
 		total += len(s)
@@ -180,9 +178,7 @@ func (t *Tokenizer) buildVocab() error {
 		t.offset[id+1] = uint32(len(t.raw))
 	}
 	t.text = string(t.raw)
-	for i := range t.byteID {
-		t.byteID[i] = None
-	}
+	t.words.init(t.text, t.offset)
 	for i := range t.cfg.Tokens {
 		id := int32(i)
 		switch t.cfg.Types[id] {
@@ -191,20 +187,20 @@ func (t *Tokenizer) buildVocab() error {
 		case TypeUserDefined:
 			t.kind[id] |= kindUser
 		case TypeNormal:
-			if b := t.tokenText(id); b != "" {
-				setDefault(t.byBytes, b, id)
+			if t.words.add(id); t.words.crowded {
+				return errCrowded
 			}
 			continue
 		default:
 			continue
 		}
-		setDefault(t.named, t.tokenText(id), id)
+		if _, ok := t.named[t.tokenText(id)]; !ok {
+			t.named[t.tokenText(id)] = id
+		}
 		t.specials.add(t.tokenText(id), id)
 	}
 	for b := range t.byteID {
-		if id, ok := t.byBytes[string([]byte{byte(b)})]; ok {
-			t.byteID[b] = id
-		}
+		t.byteID[b] = t.words.get(string([]byte{byte(b)}))
 	}
 	for id, typ := range t.cfg.Types { // byte tokens stand in for bytes that have no normal token
 		if typ == TypeByte {
@@ -214,12 +210,6 @@ func (t *Tokenizer) buildVocab() error {
 		}
 	}
 	return nil
-}
-
-func setDefault(m map[string]int32, key string, id int32) {
-	if _, ok := m[key]; !ok {
-		m[key] = id
-	}
 }
 
 // appendTokenBytes appends what token id, written s, stands for.
@@ -305,12 +295,9 @@ func (t *Tokenizer) AddBOS() bool { return t.cfg.AddBOS }
 func (t *Tokenizer) Lookup(text string) (int32, bool) {
 	id, ok := t.named[text]
 	if !ok {
-		id, ok = t.byBytes[text]
+		id = t.words.get(text)
 	}
-	if !ok {
-		return None, false
-	}
-	return id, true
+	return id, id != None
 }
 
 // eogTexts are control tokens that end a turn whatever the file's metadata say: many files name only one of several.

@@ -318,3 +318,24 @@ func TestConfigFromGGUF(t *testing.T) {
 		}
 	}
 }
+
+// A file whose tokens were chosen to collide is refused instead of being loaded for hours.
+func TestCollidingTokens(t *testing.T) {
+	const n = mostProbes + 100
+	c := small("gpt2", nil)
+	var w wordTable
+	w.init("", make([]uint32, len(c.Tokens)+n+1))
+	text := make([]byte, 8)
+	for i, found := uint32(0), 0; found < n; i++ {
+		for j := range text {
+			text[j] = 'a' + byte(i>>(4*j)&15)
+		}
+		if (wordKey(string(text))^8)*mix>>w.shift == 5 {
+			c.Tokens, c.Types = append(c.Tokens, string(text)), append(c.Types, TypeNormal)
+			found++
+		}
+	}
+	if _, err := New(c); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "collide") {
+		t.Errorf("error %v", err)
+	}
+}
