@@ -4,6 +4,7 @@ package engine
 
 import (
 	"fmt"
+	"time"
 
 	"kvasir/internal/model"
 	"kvasir/internal/store"
@@ -19,6 +20,8 @@ type (
 // Options of New.
 type Options struct {
 	Threads int // workers of a step, at least 1
+	// CPUs, if there are as many, is where the workers stay; see team.New. Step must then always be called by the same goroutine.
+	CPUs    []int
 	MaxRows int // rows of a step, at least 1
 }
 
@@ -30,6 +33,7 @@ type Engine struct {
 	team    *team.Team
 	scratch *model.Scratch
 	maxRows int
+	crew    crew
 }
 
 // New makes an engine. The memory tier must have blocks of the model's size.
@@ -40,11 +44,28 @@ func New(m *model.Model, mem *store.Memory, o Options) (*Engine, error) {
 	if o.Threads < 1 || o.MaxRows < 1 {
 		return nil, fmt.Errorf("%d threads and %d rows: both must be at least 1", o.Threads, o.MaxRows)
 	}
-	return &Engine{m, mem, team.New(o.Threads), m.NewScratch(o.MaxRows, o.Threads), o.MaxRows}, nil
+	return &Engine{m, mem, team.New(o.Threads, o.CPUs), m.NewScratch(o.MaxRows, o.Threads), o.MaxRows, crew{all: o.Threads}}, nil
 }
 
 // Step computes the batch: K and V of its rows are in their blocks afterwards, and Logits gives the wanted rows.
-func (e *Engine) Step(b *Batch) error { return e.model.Forward(e.team, e.scratch, b, e.mem) }
+func (e *Engine) Step(b *Batch) error {
+	e.reach(b)
+	n := e.crew.workers(len(b.Tokens))
+	start := time.Now()
+	late, err := e.model.Forward(e.team, n, e.scratch, b, e.mem)
+	e.crew.note(len(b.Tokens), n, time.Since(start), late)
+	return err
+}
+
+// reach tells the memory tier which blocks the step writes.
+func (e *Engine) reach(b *Batch) {
+	for i := range b.Segs {
+		g := &b.Segs[i]
+		for j := max(0, g.Pos/e.model.Layout.BlockSize); j < len(g.Table) && j*e.model.Layout.BlockSize < g.Pos+g.N; j++ {
+			e.mem.Reach(g.Table[j])
+		}
+	}
+}
 
 // Logits is row i of the wanted rows of the last Step, in the batch's order. Valid until the next Step.
 func (e *Engine) Logits(i int) []float32 { return e.model.LogitRow(e.scratch, i) }
@@ -54,6 +75,7 @@ func (e *Engine) MaxRows() int { return e.maxRows }
 
 // Copy copies the KV of the first n tokens of block src into dst and zeroes the rest of dst.
 func (e *Engine) Copy(dst, src int32, n int) {
+	e.mem.Reach(dst)
 	e.model.Layout.CopyTokens(e.mem.Block(dst), e.mem.Block(src), n)
 }
 

@@ -7,10 +7,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func physicalCores() int {
+func physicalCores() int { return len(Cores()) }
+
+// Cores lists one logical CPU of each physical core that this process may run on. It is nil where that is not known.
+func Cores() []int {
 	var set unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &set); err != nil {
-		return 0 // more CPUs than the set holds: GOMAXPROCS alone decides
+		return nil // more CPUs than the set holds: GOMAXPROCS alone decides
 	}
 	var cpus []int
 	for c := range len(set) * 64 {

@@ -89,8 +89,8 @@ func threads(cores, procs int, fsys fs.FS) int {
 	return max(n, 1)
 }
 
-// coresOf counts the physical cores behind the logical CPUs, from the sysfs tree of Linux. A CPU without topology is its own core.
-func coresOf(fsys fs.FS, cpus []int) int {
+// coresOf picks one of the logical CPUs for each physical core, from the sysfs tree of Linux. A CPU without topology is its own core.
+func coresOf(fsys fs.FS, cpus []int) (first []int) {
 	cores := map[string]bool{}
 	for _, c := range cpus {
 		dir := fmt.Sprintf("sys/devices/system/cpu/cpu%d/topology", c)
@@ -102,9 +102,12 @@ func coresOf(fsys fs.FS, cpus []int) int {
 		if err != nil || id == "" {
 			id = strconv.Itoa(c)
 		}
-		cores[id] = true
+		if !cores[id] {
+			cores[id] = true
+			first = append(first, c)
+		}
 	}
-	return len(cores)
+	return first
 }
 
 // CPUModel returns the CPU's name for people, e.g. "AMD EPYC 9354"; the architecture if the machine does not tell.

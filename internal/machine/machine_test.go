@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -108,10 +109,10 @@ func TestCoresOf(t *testing.T) {
 		"sys/devices/system/cpu/cpu1/topology/thread_siblings_list", "1,3\n", "sys/devices/system/cpu/cpu3/topology/thread_siblings_list", "1,3\n")
 	for _, c := range []struct {
 		cpus []int
-		want int
-	}{{[]int{0, 1, 2, 3}, 2}, {[]int{0, 2}, 1}, {[]int{0, 1}, 2}, {[]int{3, 8, 9}, 3}, {nil, 0}} {
-		if got := coresOf(smt, c.cpus); got != c.want {
-			t.Errorf("cores of %v: %d, want %d", c.cpus, got, c.want)
+		want []int
+	}{{[]int{0, 1, 2, 3}, []int{0, 1}}, {[]int{0, 2}, []int{0}}, {[]int{0, 1}, []int{0, 1}}, {[]int{3, 8, 9}, []int{3, 8, 9}}, {nil, nil}} {
+		if got := coresOf(smt, c.cpus); !slices.Equal(got, c.want) {
+			t.Errorf("cores of %v: %v, want %v", c.cpus, got, c.want)
 		}
 	}
 }

@@ -68,6 +68,23 @@ func Anon(n int) (*Mapping, error) {
 	return m, nil
 }
 
+// Huge asks for large pages, for memory that is read in long runs again and again: address translation then costs less.
+// It is to come before the memory is touched. Systems that have no such request decide for themselves.
+func (m *Mapping) Huge() {
+	if len(m.Data) > 0 {
+		m.huge()
+	}
+}
+
+// Populate makes the system back Data[off:off+n] with memory now, as writing to it would, without changing what is in it: other
+// goroutines may use it meanwhile. Where there is no such request, or no memory, nothing happens.
+func (m *Mapping) Populate(off, n int) {
+	if off >= 0 && n > 0 && off < len(m.Data) && n <= len(m.Data)-off {
+		unit := os.Getpagesize()
+		m.populate(off/unit*unit, off+n)
+	}
+}
+
 // Drop tells the operating system that Data[off:off+n] is not needed for now. Of that range the units of mapping that
 // lie wholly inside are given back where the platform can do so; elsewhere nothing happens. Data of a file reads the same afterwards, data of
 // Anon is undefined (old or zero) until it is written again. The error is about a range outside Data.

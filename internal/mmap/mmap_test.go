@@ -91,6 +91,32 @@ func TestAnon(t *testing.T) {
 	}
 }
 
+// Large pages change nothing of what is read and written.
+func TestHuge(t *testing.T) {
+	for _, n := range []int{0, 1, 4096, 5 << 20} {
+		m, err := Anon(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Huge()
+		m.Populate(n/2, n-n/2)
+		for i := 0; i < n; i += 1000 {
+			if m.Data[i] != 0 {
+				t.Fatalf("byte %d of %d is not zero", i, n)
+			}
+			m.Data[i] = byte(i / 1000)
+		}
+		for i := 0; i < n; i += 1000 {
+			if m.Data[i] != byte(i/1000) {
+				t.Fatalf("byte %d of %d was lost", i, n)
+			}
+		}
+		if err := m.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestAnonLarge(t *testing.T) {
 	m, err := Anon(1 << 30)
 	if err != nil {

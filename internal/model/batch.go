@@ -2,9 +2,11 @@ package model
 
 import (
 	"fmt"
+	"slices"
 
 	"kvasir/internal/kernel/gemm"
 	"kvasir/internal/kernel/vec"
+	"kvasir/internal/team"
 )
 
 // A Segment is the part of one sequence that a step computes: rows [Start, Start+N) of the batch, at positions
@@ -28,75 +30,97 @@ type Blocks interface{ Block(id int32) []uint16 }
 // splitTiles is the number of tiles of an attention split, part of the numerics.
 const splitTiles = 8
 
-// An item of attention: one KV head over either all splits of several rows, or one split of one row.
-type attnItem struct {
-	seg    int32
-	head   int32
-	row    int32 // first row of the batch
-	rows   int32
-	split  int32 // -1: all
-	single int32 // which of the single rows, if split
-}
+// splitTokens is the number of tokens of an attention split.
+const splitTokens = splitTiles * vec.TileTokens
+
+// Limits that choose between ways of computing the same bits.
+const (
+	// shortRows is the longest segment whose attention is spread over workers by splits. Longer ones have enough rows to keep
+	// all workers busy.
+	shortRows = 8
+	// attnRows is about how many query rows share a pass over the KV tiles; more would leave the L1 cache.
+	attnRows = 24
+	// ffRows is how many rows of a feed-forward panel are kept in cache before they are quantised.
+	ffRows = 64
+	// keepState is how many steps attention's states stay in memory when a small part of them would do.
+	keepState = 256
+	// ownRows is the largest step in which every worker computes what is done row by row for itself: that is quicker than the
+	// barriers between.
+	ownRows = 4
+)
 
 // Scratch holds the buffers of a step. It belongs to one caller of Forward at a time.
 type Scratch struct {
 	maxRows int
 
-	x, proj  []float32 // [row][embd]: the residual stream, and what is to be added to it
-	qkv      []float32 // [row][q, k, v]
-	q        []float32 // [KV head][row][group * head size]
-	attn     []float32 // [row][heads * head size]
-	norm     *gemm.Act // normalised rows
-	mid      *gemm.Act // attention output
-	ff       *gemm.Act // feed-forward activations
-	last     *gemm.Act // rows whose logits are wanted
-	logits   []float32 // [logit row][padded vocab]
-	logitRow []int32   // batch row of each logit row
-	rowSeg   []int32
-	items    []attnItem
-	single   []int32   // rows whose attention is split over workers
-	splitOff []int32   // of each single row, the splits of the ones before it; then the sum
-	splitSt  []float32 // for each single row [KV head][split][group state]
-	w        []workerScratch
+	rows                   // for all workers
+	proj       []float32   // [row][embd]: what is to be added to the residual stream
+	qkv        []float32   // [row][q, k, v]
+	q          []float32   // [KV head][row][group * head size], of long segments
+	attn       []float32   // [row][heads * head size], where a KV head's share is not whole blocks of 32
+	ff         *gemm.Act   // feed-forward activations
+	logits     []float32   // [logit row][padded vocab]
+	logitRow   []int32     // batch row of each logit row
+	segOf      []int32     // of each row
+	long       []int32     // rows of long segments
+	plans      [2]attnPlan // of all layers but the last, of the last
+	own        bool        // of this step: each worker has rows of its own
+	w          []workerScratch
+	lastLogits int // rows that logits is made for
+
+	// The step that is being computed.
+	model   *Model
+	batch   *Batch
+	mem     Blocks
+	workers int
+	run     func(*team.Worker)
+}
+
+// rows holds what is computed row by row: the residual stream and the rows as the matrices take them.
+type rows struct {
+	x    []float32 // [row][embd]
+	norm *gemm.Act // normalised rows
+	mid  *gemm.Act // attention output
+	last *gemm.Act // normalised rows whose logits are wanted
 }
 
 type workerScratch struct {
+	rows              // where a step has few rows
 	row     []float32 // one row, as wide as the widest
 	gate    []float32 // [ffRows][32]
 	up      []float32
+	q       []float32 // [attnRows][head size]
 	st, tot []float32
 	nv      []int32
 	p       []float32
+	pass    pass
 }
-
-// ffRows is how many rows of a feed-forward panel are kept in cache before they are quantised.
-const ffRows = 64
-
-// attnRows is about how many query rows share a pass over the KV tiles; more would leave the L1 cache.
-const attnRows = 24
 
 // NewScratch makes buffers for steps of up to maxRows rows on the given number of workers.
 func (m *Model) NewScratch(maxRows, workers int) *Scratch {
 	qd, kvd := m.Heads*m.HeadSize, m.KVHeads*m.HeadSize
 	s := &Scratch{
 		maxRows: maxRows,
-		x:       make([]float32, maxRows*m.Embd),
+		rows:    m.newRows(maxRows),
 		proj:    make([]float32, maxRows*pad32(m.Embd)),
 		qkv:     make([]float32, maxRows*(pad32(qd)+2*pad32(kvd))),
 		q:       make([]float32, maxRows*qd),
-		attn:    make([]float32, maxRows*qd),
-		norm:    gemm.NewAct(maxRows, m.Embd),
-		mid:     gemm.NewAct(maxRows, qd),
 		ff:      gemm.NewAct(maxRows, m.FF),
-		rowSeg:  make([]int32, maxRows),
+		segOf:   make([]int32, maxRows),
 	}
-	g := max(attnRows, m.Group())
+	s.run = s.work
+	if !m.wholeBlocks() {
+		s.attn = make([]float32, maxRows*qd)
+	}
+	g := max(m.attnGroup(), shortRows) * m.Group()
 	sl := vec.StateLen(m.HeadSize)
 	for range workers {
 		s.w = append(s.w, workerScratch{
+			rows: m.newRows(min(ownRows, maxRows)),
 			row:  make([]float32, max(m.Embd, m.FF, qd)),
 			gate: make([]float32, ffRows*32),
 			up:   make([]float32, ffRows*32),
+			q:    make([]float32, g*m.HeadSize),
 			st:   make([]float32, g*sl),
 			tot:  make([]float32, g*sl),
 			nv:   make([]int32, g),
@@ -105,6 +129,16 @@ func (m *Model) NewScratch(maxRows, workers int) *Scratch {
 	}
 	return s
 }
+
+func (m *Model) newRows(n int) rows {
+	return rows{make([]float32, n*m.Embd), gemm.NewAct(n, m.Embd), gemm.NewAct(n, m.Heads*m.HeadSize), gemm.NewAct(n, m.Embd)}
+}
+
+// attnGroup is how many rows of a long segment share a pass over KV tiles.
+func (m *Model) attnGroup() int { return max(1, attnRows/m.Group()) }
+
+// wholeBlocks says that what one KV head gives a row is whole quantisation blocks of the output projection.
+func (m *Model) wholeBlocks() bool { return m.Group()*m.HeadSize%32 == 0 }
 
 func pad32(n int) int { return (n + 31) &^ 31 }
 
@@ -119,9 +153,7 @@ func (m *Model) prepare(s *Scratch, b *Batch) error {
 			return fmt.Errorf("token id %d is outside the vocabulary of %d", t, m.Vocab)
 		}
 	}
-	s.items, s.single, s.logitRow = s.items[:0], s.single[:0], s.logitRow[:0]
-	s.splitOff = append(s.splitOff[:0], 0)
-	most := 0 // splits of the longest single row
+	s.logitRow, s.long = s.logitRow[:0], s.long[:0]
 	at := 0
 	for i := range b.Segs {
 		g := &b.Segs[i]
@@ -131,55 +163,172 @@ func (m *Model) prepare(s *Scratch, b *Batch) error {
 		at += g.N
 		m.rope.prepare(g.Pos, g.Pos+g.N)
 		for r := g.Start; r < at; r++ {
-			s.rowSeg[r] = int32(i)
+			s.segOf[r] = int32(i)
+			if g.N > shortRows {
+				s.long = append(s.long, int32(r))
+			}
 		}
 		for r := at - g.Logits; r < at; r++ {
 			s.logitRow = append(s.logitRow, int32(r))
-		}
-		if g.N <= 2 {
-			for r := g.Start; r < at; r++ {
-				splits := (g.Pos+r-g.Start)/(splitTiles*vec.TileTokens) + 1
-				most = max(most, splits)
-				s.single = append(s.single, int32(r))
-				s.splitOff = append(s.splitOff, s.splitOff[len(s.splitOff)-1]+int32(splits))
-			}
 		}
 	}
 	if at != n {
 		return fmt.Errorf("%d rows in segments, %d tokens", at, n)
 	}
-	// Long items first, so that no worker is left alone with one at the end.
-	step := max(1, attnRows/m.Group())
+	s.own = n <= ownRows
+	m.plan(s, &s.plans[0], b, false)
+	m.plan(s, &s.plans[1], b, true)
+	if nl := len(s.logitRow); nl > s.lastLogits {
+		s.lastLogits = max(nl, min(2*s.lastLogits, s.maxRows))
+		s.logits = make([]float32, s.lastLogits*pad32(m.Vocab))
+	}
+	return nil
+}
+
+// An attnPlan is the work of attention in one layer. In the last layer only the rows whose logits are wanted are of
+// use, beside K and V of all.
+type attnPlan struct {
+	single []single // rows whose attention is spread over workers by splits
+	items  []attnItem
+	splits int       // of the longest single row
+	places []int32   // of each single, where the state of each of its splits is
+	states int       // a KV head
+	state  []float32 // [KV head][place][group state]
+	unused int       // steps since most of state was of use
+}
+
+// A single is a row whose attention is computed split by split.
+type single struct {
+	row, seg int32
+	out      int32 // row of the output; -1 if nobody wants it
+	pos      int32
+	stored   bool  // its K and V are in their block already
+	places   int32 // where its own begin in the plan's
+	same     int32 // how many blocks its table has in common with that of the single before it, from the start
+}
+
+// An attnItem is one KV head over either all splits of some rows of a long segment, or one split of some singles.
+type attnItem struct {
+	head        int32
+	seg         int32 // -1 for singles
+	first, rows int32 // of the batch, or of the singles
+	split       int32
+	place       int32 // of the first one's state
+}
+
+// plan lays out attention: of all rows, or of the last layer's.
+func (m *Model) plan(s *Scratch, p *attnPlan, b *Batch, last bool) {
+	p.single, p.items, p.splits = p.single[:0], p.items[:0], 0
+	p.states = 0
+	logit := int32(0)
 	for i := range b.Segs {
 		g := &b.Segs[i]
-		if g.N <= 2 {
-			continue
-		}
-		for r := (g.N - 1) / step * step; r >= 0; r -= step {
-			for h := range m.KVHeads {
-				s.items = append(s.items, attnItem{int32(i), int32(h), int32(g.Start + r), int32(min(step, g.N-r)), -1, 0})
+		short := g.N <= shortRows
+		for j := range g.N {
+			wanted := j >= g.N-g.Logits
+			if short || last && wanted {
+				t := single{row: int32(g.Start + j), seg: int32(i), out: int32(g.Start + j), pos: int32(g.Pos + j), stored: !short}
+				if last {
+					if t.out = -1; wanted {
+						t.out = logit
+					}
+				}
+				if k := len(p.single); k > 0 {
+					t.same = common(b.Segs[p.single[k-1].seg].Table, g.Table)
+				}
+				t.places = int32(p.states)
+				p.states += int(t.pos)/splitTokens + 1
+				p.single = append(p.single, t)
+				p.splits = max(p.splits, int(t.pos)/splitTokens+1)
+			}
+			if wanted {
+				logit++
 			}
 		}
 	}
-	// Of single rows, the same head and split of all sequences come together: shared blocks are then in cache.
-	for sp := range most {
-		for h := range m.KVHeads {
-			for i, r := range s.single {
-				if sp < int(s.splitOff[i+1]-s.splitOff[i]) {
-					s.items = append(s.items, attnItem{s.rowSeg[r], int32(h), r, 1, int32(sp), int32(i)})
+	step := m.attnGroup()
+	if !last {
+		// Those that see most first, so that no worker is left alone with a long item at the end.
+		for i := range b.Segs {
+			g := &b.Segs[i]
+			if g.N <= shortRows {
+				continue
+			}
+			for r := (g.N - 1) / step * step; r >= 0; r -= step {
+				for h := range m.KVHeads {
+					p.items = append(p.items, attnItem{int32(h), int32(i), int32(g.Start + r), int32(min(step, g.N-r)), -1, 0})
 				}
 			}
 		}
 	}
-	need := int(s.splitOff[len(s.single)]) * m.KVHeads * m.Group() * vec.StateLen(m.HeadSize)
-	if need > len(s.splitSt) || need < len(s.splitSt)/8 { // a long sequence that is gone gives its memory back
-		s.splitSt = make([]float32, need+need/4)
+	p.places = slices.Grow(p.places[:0], p.states)[:p.states]
+	place := int32(0)
+	for sp := range p.splits {
+		at := len(p.items)
+		for i := 0; i < len(p.single); {
+			n := m.shared(p.single[i:], sp, max(step, shortRows))
+			if n == 0 {
+				i++
+				continue
+			}
+			p.items = append(p.items, attnItem{0, -1, int32(i), int32(n), int32(sp), place})
+			for ; n > 0; n-- {
+				p.places[int(p.single[i].places)+sp] = place
+				place++
+				i++
+			}
+		}
+		// The same split of one head after the other: what is not shared by a whole pass may still be in cache.
+		groups := p.items[at:]
+		for h := 1; h < m.KVHeads; h++ {
+			for _, it := range groups {
+				it.head = int32(h)
+				p.items = append(p.items, it)
+			}
+		}
 	}
-	if nl := len(s.logitRow); nl > 0 && (s.last == nil || nl*pad32(m.Vocab) > len(s.logits)) {
-		s.last = gemm.NewAct(nl, m.Embd)
-		s.logits = make([]float32, nl*pad32(m.Vocab))
+	need := m.KVHeads * p.states * m.Group() * vec.StateLen(m.HeadSize)
+	if need >= len(p.state)/8 {
+		p.unused = 0
 	}
-	return nil
+	if p.unused++; need > len(p.state) || p.unused > keepState { // a long sequence that is gone gives its memory back
+		p.state, p.unused = make([]float32, need+need/4), 0
+	}
+}
+
+// shared is how many of the first singles read the same blocks in a split, so that one pass over the KV serves them all;
+// 0 if the first one does not reach the split.
+func (m *Model) shared(s []single, split, most int) int {
+	start, end := int32(split*splitTokens), int32(split+1)*splitTokens
+	if s[0].pos < start {
+		return 0
+	}
+	blocks := (end + int32(m.Layout.BlockSize) - 1) / int32(m.Layout.BlockSize)
+	n := 1
+	for n < min(len(s), most) {
+		t := &s[n]
+		// Rows of one sequence follow each other, and are few enough never to be cut apart; those of several must all lie
+		// beyond the split.
+		if t.seg != s[0].seg && (s[0].pos < end || t.pos < end) || t.seg != s[n-1].seg && t.same < blocks {
+			break
+		}
+		n++
+	}
+	return n
+}
+
+// common is the length of the common prefix of two block tables.
+func common(a, b []int32) int32 {
+	n := min(len(a), len(b))
+	if n > 0 && &a[0] == &b[0] {
+		return int32(n)
+	}
+	for i := range n {
+		if a[i] != b[i] {
+			return int32(i)
+		}
+	}
+	return int32(n)
 }
 
 // LogitRow is row i of the logits of the last Forward, counted over the batch's wanted rows. It is valid until the

@@ -3,6 +3,7 @@ package model
 import (
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"slices"
 	"strings"
@@ -35,6 +36,7 @@ type Model struct {
 	outNorm []float32
 	head    *gemm.Matrix
 	rope    *ropeTable
+	qScale  float32 // turns scores into exponents of two: log2(e)/sqrt(head size)
 }
 
 type layer struct {
@@ -59,7 +61,7 @@ func Load(f *gguf.File, o Options) (*Model, error) {
 		return nil, fmt.Errorf("context of %d tokens: the model was trained for %d", o.Context, c.Context)
 	}
 	c.Context = o.Context
-	m := &Model{Config: *c, Path: o.Path, file: f, rope: newRopeTable(c, o.Context),
+	m := &Model{Config: *c, Path: o.Path, file: f, rope: newRopeTable(c, o.Context), qScale: float32(math.Log2E / math.Sqrt(float64(c.HeadSize))),
 		Layout: Layout{c.Layers, c.KVHeads, c.HeadSize, o.BlockSize}}
 	l := &loader{f: f, used: map[string]bool{"token_embd.weight": true, "rope_freqs.weight": true}}
 	m.emb, _ = f.Tensor("token_embd.weight")
@@ -186,6 +188,7 @@ func (l *loader) pack(threads int) (*mmap.Mapping, error) {
 	if err != nil {
 		return nil, fmt.Errorf("memory for %d bytes of weights: %w", total, err)
 	}
+	mem.Huge()
 	const rows = 1024 // of a matrix at a time
 	type part struct {
 		packJob

@@ -9,12 +9,13 @@ import (
 // Every tile of every phase is claimed exactly once, and a phase sees what the one before it wrote.
 func TestPhases(t *testing.T) {
 	for _, n := range []int{1, 2, 3, 5} {
-		tm := New(n)
-		for run := range 50 {
+		tm := New(n, nil)
+		for run := range 30 {
+			k := 1 + run%n // also with some of the workers
 			const phases, tiles = 40, 17
 			var hit [phases][tiles]atomic.Int32
 			var calls atomic.Int32
-			tm.Run(func(w *Worker) {
+			tm.Run(k, func(w *Worker) {
 				calls.Add(1)
 				for p := range phases {
 					for {
@@ -32,8 +33,8 @@ func TestPhases(t *testing.T) {
 					}
 				}
 			})
-			if int(calls.Load()) != n {
-				t.Fatalf("%d workers ran, want %d", calls.Load(), n)
+			if int(calls.Load()) != k {
+				t.Fatalf("%d workers ran, want %d", calls.Load(), k)
 			}
 		}
 		tm.Close()
@@ -42,7 +43,7 @@ func TestPhases(t *testing.T) {
 
 // Workers that have parked are woken again.
 func TestParkedWorkersWake(t *testing.T) {
-	tm := New(4)
+	tm := New(4, nil)
 	defer tm.Close()
 	for range 20 {
 		for _, w := range tm.w[1:] { // wait until all have parked
@@ -51,7 +52,7 @@ func TestParkedWorkersWake(t *testing.T) {
 			}
 		}
 		var calls atomic.Int32
-		tm.Run(func(*Worker) { calls.Add(1) })
+		tm.Run(4, func(*Worker) { calls.Add(1) })
 		if calls.Load() != 4 {
 			t.Fatalf("%d workers ran, want 4", calls.Load())
 		}
@@ -59,11 +60,38 @@ func TestParkedWorkersWake(t *testing.T) {
 }
 
 func BenchmarkBarrier(b *testing.B) {
-	tm := New(2)
+	tm := New(2, nil)
 	defer tm.Close()
-	tm.Run(func(w *Worker) {
+	tm.Run(2, func(w *Worker) {
 		for range b.N {
 			w.Barrier()
 		}
 	})
+}
+
+// Workers that are bound to CPUs compute the same, with some of them, too.
+func TestBound(t *testing.T) {
+	done := make(chan struct{})
+	go func() { // its thread is kept, and ends with it
+		defer close(done)
+		tm := New(3, []int{0, 0, 0})
+		defer tm.Close()
+		for run := range 40 {
+			k := 1 + run%3
+			var calls, tiles atomic.Int32
+			tm.Run(k, func(w *Worker) {
+				calls.Add(1)
+				for {
+					if _, ok := w.Next(9); !ok {
+						break
+					}
+					tiles.Add(1)
+				}
+			})
+			if calls.Load() != int32(k) || tiles.Load() != 9 {
+				t.Errorf("run %d: %d workers, want %d, and %d tiles", run, calls.Load(), k, tiles.Load())
+			}
+		}
+	}()
+	<-done
 }
