@@ -210,8 +210,15 @@ func (c *Cache) register(s *Sequence) {
 	}
 }
 
-// allocate adds a private block to the table of s, evicting if none is free. The caller has made sure that there is one.
+// allocate adds a private block to the table of s: a reserved one, else a free one, evicting if there is none. The caller has made sure that there
+// is one.
 func (c *Cache) allocate(s *Sequence) {
+	if s.spare > 0 {
+		s.spare--
+		s.table = s.table[:len(s.table)+1]
+		s.nodes = append(s.nodes, nil)
+		return
+	}
 	if len(c.free) == 0 {
 		c.counters.Evicted++
 		c.drop(c.evictable[0])

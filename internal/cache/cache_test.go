@@ -535,3 +535,77 @@ func BenchmarkBlockMemory(b *testing.B) {
 		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(c.Stats().Cached), "B/block")
 	}
 }
+
+// What a draft guessed wrong is found by nobody, wherever the sequence stands in its block, and leaves nothing when it ends.
+func TestWrongDraftIsNeverStored(t *testing.T) {
+	for start := 1; start <= 9; start++ {
+		for guessed := 1; guessed <= 9; guessed++ {
+			for right := range guessed + 1 {
+				w := newWorld(t, 20, 4)
+				a := must(t, w, 0, seq(0, int32(start)))
+				w.poll(a)
+				w.advance(a, start-1)
+				guesses := seq(100, 100+int32(guessed))
+				w.draft(a, guesses, right, 0)
+				known := slices.Clone(a.tokens)
+				w.end(a)
+				wrong := append(slices.Concat(seq(0, int32(start)), guesses), 1)
+				if d := w.c.Match(rootKey(0), wrong); d.Reused > len(known) || d.Reused < len(known)-1 {
+					t.Fatalf("start %d, %d guessed, %d right: %d tokens found", start, guessed, right, d.Reused)
+				}
+			}
+		}
+	}
+}
+
+func TestReserveTakesFreeBlocksOnly(t *testing.T) {
+	w := newWorld(t, 6, 4)
+	put(t, w, 0, seq(50, 58)) // two blocks cached
+	a := must(t, w, 0, seq(0, 5))
+	w.poll(a)
+	w.advance(a, 4)
+	for _, tt := range []struct{ n, keep, room int }{{3, 9, 3}, {4, 2, 3}, {4, 1, 4}, {20, 1, 7}, {20, 0, 11}} {
+		if got := w.c.Reserve(a.s, tt.n, tt.keep); got != tt.room {
+			t.Errorf("room for %d of %d when %d blocks are to stay free, want %d", got, tt.n, tt.keep, tt.room)
+		}
+		w.verify()
+		w.c.Unreserve(a.s)
+	}
+	// A sequence that ends with what it reserved loses nothing.
+	w.c.Reserve(a.s, 11, 0)
+	w.fresh(a)
+	w.end(a)
+	if st := w.c.Stats(); st.Held != 0 || st.Evicted != 0 {
+		t.Errorf("%+v", st)
+	}
+}
+
+func TestFollowing(t *testing.T) {
+	w := newWorld(t, 40, 4)
+	put(t, w, 0, seq(0, 15))
+	put(t, w, 1, seq(0, 40)) // of another root
+	at := func(n int32, more ...int32) *actor {
+		a := must(t, w, 0, append(seq(0, n), more...))
+		w.run(100)
+		return a
+	}
+	for n := int32(1); n < 15; n++ {
+		a := at(n)
+		if got := w.c.Following(a.s, nil, 5); !slices.Equal(got, seq(n, min(n+5, 15))) {
+			t.Errorf("behind %d tokens: %v", n, got)
+		}
+		w.end(a)
+	}
+	for _, a := range []*actor{at(15), at(5, 77), at(0, 1)} {
+		if got := w.c.Following(a.s, nil, 5); len(got) > 0 {
+			t.Errorf("behind %v: %v", a.tokens, got)
+		}
+		w.end(a)
+	}
+	// Of two ways on, the one used last.
+	put(t, w, 0, append(seq(0, 8), 90, 91, 92))
+	a := at(8)
+	if got := w.c.Following(a.s, []int32{1}, 3); !slices.Equal(got, []int32{1, 90, 91, 92}) {
+		t.Errorf("%v", got)
+	}
+}

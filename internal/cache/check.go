@@ -87,7 +87,7 @@ func (k *checker) sequence(s *Sequence) {
 		k.fail("sequence %d is not live", s.index)
 	}
 	if !s.matched {
-		if len(s.table) != 0 || len(s.nodes) != 0 || s.src != nil || s.top != nil || s.computed != 0 || len(s.fresh) != 0 {
+		if len(s.table) != 0 || s.spare != 0 || len(s.nodes) != 0 || s.src != nil || s.top != nil || s.computed != 0 || len(s.fresh) != 0 {
 			k.fail("sequence %d has no match and holds something", s.index)
 		}
 		return
@@ -108,6 +108,9 @@ func (k *checker) sequence(s *Sequence) {
 	}
 	if s.polled > s.shared || s.shared > s.linked || s.computed > len(s.tokens) || !s.waiting && s.polled < s.shared {
 		k.fail("sequence %d: polled %d, shared %d, linked %d, computed %d of %d", s.index, s.polled, s.shared, s.linked, s.computed, len(s.tokens))
+	}
+	for _, b := range s.Table()[len(s.table):] {
+		k.use(b, "reserved")
 	}
 	for i, n := range s.nodes {
 		if n == nil {

@@ -20,6 +20,10 @@
 //	shared node (i < shared)    read by all              written by the owner       none: a shared node is full
 //	own node in the tree        read by all, copied      written by this sequence   written by this sequence
 //	private (no node)           read by this sequence    -                          written by this sequence
+//	reserved (behind the table) -                        -                          written by this sequence
+//
+// Rows behind the tokens of a sequence, in its last block and in reserved ones, may hold drafts: KV of tokens that it was not given yet. Only
+// Append and Advance make them its own; until then no node has them, so nobody else can find, copy or share them.
 //
 // A prompt's partial tail is a node of the prompt's ids only; generated ids go into the same block behind it, invisible to others until the
 // block is full or the sequence ends, when the node is put in again with its longer ids. Others take the first k rows of a node that does not

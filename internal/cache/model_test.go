@@ -29,6 +29,8 @@ type world struct {
 	exact    int             // lookups that the reference predicted to the token
 	lookups  int
 	reasons  map[string]int
+	drafted  int
+	followed int
 	lossy    bool  // something computed may be lost for a rare reason
 	vocab    int32 // tokens are below it; 0 if that is not so
 }
@@ -329,6 +331,74 @@ func (w *world) append(a *actor, token int32) error {
 	return err
 }
 
+// draft computes the last token of a and n guesses behind it in one step, as far as there is room, and then finds the first right of them right.
+func (w *world) draft(a *actor, guesses []int32, right, keep int) {
+	w.t.Helper()
+	free, before := len(w.c.free), w.c.Stats()
+	room := w.c.Reserve(a.s, len(guesses), keep)
+	w.log = append(w.log, fmt.Sprintf("draft %s %v: room for %d, %d are right", a.name, guesses, room, right))
+	if taken := free - len(w.c.free); taken > 0 && len(w.c.free) < keep || taken < 0 || w.c.Stats().Cached != before.Cached || w.c.Stats().Evicted != before.Evicted {
+		w.fatalf("draft: %d blocks taken, %d were free, keep %d", taken, free, keep)
+	}
+	if b := w.c.blockSize; room < len(guesses) && (room < len(a.s.Table())*b-len(a.tokens) || len(w.c.free) > keep && len(a.s.Table()) < w.c.blocks) {
+		w.fatalf("draft: room for %d of %d, %d blocks free", room, len(guesses), len(w.c.free))
+	}
+	w.fresh(a)
+	w.verify()
+	guesses = guesses[:room]
+	tokens := slices.Concat(a.tokens, guesses)
+	for i := a.s.Computed(); i < len(tokens); i++ {
+		w.kv[a.s.Table()[i/w.c.blockSize]][i%w.c.blockSize] = row(a.root, tokens[:i+1])
+	}
+	w.verify() // nobody sees them
+	w.accept(a)
+	for i := range min(right, room) {
+		if w.append(a, guesses[i]) != nil {
+			w.fatalf("no space for a guess that has a row")
+		}
+		w.accept(a)
+	}
+	w.c.Unreserve(a.s)
+	w.c.Unreserve(a.s)
+	if n := len(a.s.Table()); n != (a.s.Len()+w.c.blockSize-1)/w.c.blockSize {
+		w.fatalf("%d blocks for %d tokens", n, a.s.Len())
+	}
+	w.verify()
+}
+
+// accept advances a by one token whose row was computed before.
+func (w *world) accept(a *actor) {
+	w.t.Helper()
+	if !a.noCache {
+		w.ever[prefix(a.root, a.tokens[:a.s.Computed()+1])] = true
+	}
+	w.computed++
+	w.c.Advance(a.s, 1)
+	w.verify()
+}
+
+// following checks what goes on behind a's text against all prefixes that were ever computed or are begun.
+func (w *world) following(a *actor, n int) (found bool) {
+	w.t.Helper()
+	before := w.c.Stats()
+	more := w.c.Following(a.s, nil, n)
+	w.log = append(w.log, fmt.Sprintf("following %s: %v", a.name, more))
+	if len(more) > n || a.noCache && len(more) > 0 || w.c.Stats() != before {
+		w.fatalf("following %s: %v", a.name, more)
+	}
+	for i := range more {
+		p := slices.Concat(a.tokens, more[:i+1])
+		known := w.ever[prefix(a.root, p)]
+		for _, b := range w.live {
+			known = known || b.root == a.root && !b.noCache && common(b.tokens, p) == len(p)
+		}
+		if !known {
+			w.fatalf("following %s: nobody went on with %v", a.name, more[:i+1])
+		}
+	}
+	return len(more) > 0
+}
+
 func (w *world) end(a *actor) {
 	w.t.Helper()
 	w.log = append(w.log, fmt.Sprintf("end %s computed %d of %d", a.name, a.s.Computed(), a.s.Len()))
@@ -401,7 +471,7 @@ func TestModel(t *testing.T) {
 	}
 	for _, m := range modes {
 		t.Run(m.name, func(t *testing.T) {
-			exact, lookups, joined, rematched := 0, 0, 0, 0
+			exact, lookups, joined, rematched, drafted, followed := 0, 0, 0, 0, 0, 0
 			var total Stats
 			reasons := map[string]int{}
 			for seed := range uint64(m.scripts) {
@@ -410,6 +480,7 @@ func TestModel(t *testing.T) {
 				j, r := script(w, rand.New(rand.NewPCG(seed, 1)))
 				joined, rematched = joined+j, rematched+r
 				exact, lookups = exact+w.exact, lookups+w.lookups
+				drafted, followed = drafted+w.drafted, followed+w.followed
 				for k, v := range w.reasons {
 					reasons[k] += v
 				}
@@ -418,7 +489,10 @@ func TestModel(t *testing.T) {
 				total.Deduplicated += st.Deduplicated
 				total.Copies += st.Copies
 			}
-			t.Logf("%d lookups, %d predicted to the token, %d joins, %d matched again, %+v, %v", lookups, exact, joined, rematched, total, reasons)
+			t.Logf("%d lookups, %d predicted to the token, %d joins, %d matched again, %d drafts, %d continuations, %+v, %v", lookups, exact, joined, rematched, drafted, followed, total, reasons)
+			if drafted == 0 || followed == 0 {
+				t.Error("the scripts have no drafts")
+			}
 			if len(reasons) != 3 || joined == 0 || rematched == 0 || total.Deduplicated == 0 || total.Copies == 0 && m.blockSize > 1 {
 				t.Error("the scripts do not reach everything")
 			}
@@ -490,7 +564,24 @@ func script(w *world, r *rand.Rand) (joined, rematched int) {
 					w.advance(a, 1+r.IntN(n))
 				}
 			}
-		case k < 92:
+		case k < 86:
+			if a = pick(); a != nil && a.s.ready() {
+				if w.following(a, 1+r.IntN(12)) {
+					w.followed++
+				}
+				switch n := a.s.Len() - a.s.Computed(); {
+				case n > 1:
+					w.advance(a, n-1)
+				case n == 0:
+					w.append(a, r.Int32N(w.vocab))
+				}
+				if a.s.Len()-a.s.Computed() == 1 {
+					g := tokens(1 + r.IntN(7))
+					w.draft(a, g, r.IntN(len(g)+1), r.IntN(3))
+					w.drafted++
+				}
+			}
+		case k < 93:
 			if a = pick(); a != nil && a.s.ready() {
 				err := w.append(a, r.Int32N(w.vocab))
 				if err == nil && a.s.Len()-a.s.Computed() == 1 && r.IntN(2) == 0 {

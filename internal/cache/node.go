@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// BlockID names a block of KV memory: 0 to Config.Blocks-1.
-type BlockID int32
+// BlockID names a block of KV memory: 0 to Config.Blocks-1. It is an alias, so that a block table needs no copy to be the engine's.
+type BlockID = int32
 
 // noBlock is the block of a root.
 const noBlock BlockID = -1
@@ -89,6 +89,19 @@ func (n *node) longest(q []int32) (*node, int) {
 		}
 	}
 	return best, k
+}
+
+// latest returns the child, used last of those looked at, that begins with q and goes on behind it, or nil.
+func (n *node) latest(q []int32) *node {
+	const look = 8
+	var best *node
+	i := n.search(q)
+	for end := min(len(n.children), i+look); i < end && common(n.children[i].tokens, q) == len(q); i++ {
+		if c := n.children[i]; len(c.tokens) > len(q) && (best == nil || c.lastUse > best.lastUse) {
+			best = c
+		}
+	}
+	return best
 }
 
 // continues reports whether a child goes on behind the prefix q (which may be empty).

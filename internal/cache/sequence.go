@@ -17,6 +17,7 @@ type Sequence struct {
 	// Set by match, cleared by release.
 	top      *node     // the root node, referenced; nil with noCache
 	table    []BlockID // blocks of tokens; 0 entries when not matched
+	spare    int       // reserved blocks, table[len(table):][:spare]
 	nodes    []*node   // beside table; nil for a private block
 	shared   int       // nodes[0, shared) are full nodes that were in the tree before
 	polled   int       // of these, [0, polled) are known to be ready
@@ -50,9 +51,10 @@ const (
 
 func (s State) String() string { return [...]string{"waiting", "needs copy", "ready"}[s] }
 
-// Table returns the block table: position i is row i%BlockSize of block Table()[i/BlockSize]. It is empty while the sequence has no match
-// (see Poll). The slice is valid, and may be read only, until the next call of any method on the Cache.
-func (s *Sequence) Table() []BlockID { return s.table }
+// Table returns the block table: position i is row i%BlockSize of block Table()[i/BlockSize]. Behind the blocks of the tokens are those that
+// Reserve got. It is empty while the sequence has no match (see Poll). The slice is valid, and may be read only, until the next call of a
+// method that changes the Cache.
+func (s *Sequence) Table() []BlockID { return s.table[:len(s.table)+s.spare] }
 
 // Len returns the number of tokens, prompt and appended.
 func (s *Sequence) Len() int { return len(s.tokens) }
@@ -63,8 +65,8 @@ func (s *Sequence) Computed() int { return s.computed }
 // Decision says what is reused, as of Begin or, if Poll had to match again, as of then. It is final once Poll has said Ready.
 func (s *Sequence) Decision() llm.Decision { return s.decision }
 
-// TakeFresh returns the blocks that this sequence was given since the last call, copy destinations among them; Begin, Poll and Append may add
-// some. What they held before is harmless to the engine (docs/numerics.md, attention), so the scheduler does not ask; tests fill them with garbage.
+// TakeFresh returns the blocks that this sequence was given since the last call, copy destinations among them; Begin, Poll, Append and
+// Reserve may add some. What they held before is harmless to the engine (docs/numerics.md, attention), so the scheduler does not ask; tests fill them with garbage.
 func (s *Sequence) TakeFresh() []BlockID {
 	f := s.fresh
 	s.fresh = nil
@@ -241,13 +243,67 @@ func (c *Cache) Append(s *Sequence, token int32) error {
 		if len(s.table) == c.blocks {
 			return ErrTooLong
 		}
-		if len(c.free)+c.cached == 0 {
+		if s.spare == 0 && len(c.free)+c.cached == 0 {
 			return ErrNoSpace
 		}
 		c.allocate(s)
 	}
 	s.tokens = append(s.tokens, token)
 	return nil
+}
+
+// Reserve gets s room for tokens that it may be given: the KV of up to n positions behind Len() may then be written, in the blocks of Table().
+// It returns for how many there is room. These rows are nobody's until Append and Advance make them tokens of s. Only free blocks are taken, none
+// if fewer than keep would be left: nothing is evicted for a guess. s must be Ready. What is not used is to be given back by Unreserve.
+func (c *Cache) Reserve(s *Sequence, n, keep int) int {
+	s.must(s.ready(), "Reserve for a sequence that is not Ready")
+	room := func() int { return (len(s.table)+s.spare)*c.blockSize - len(s.tokens) }
+	for room() < n && len(c.free) > keep && len(s.table)+s.spare < c.blocks {
+		b := c.free[len(c.free)-1]
+		c.free = c.free[:len(c.free)-1]
+		s.table = append(s.Table(), b)[:len(s.table)]
+		s.spare++
+		s.fresh = append(s.fresh, b)
+	}
+	return min(n, room())
+}
+
+// Unreserve gives back what Reserve got and no token came to use.
+func (c *Cache) Unreserve(s *Sequence) {
+	for ; s.spare > 0; s.spare-- {
+		b := s.table[:len(s.table)+s.spare][len(s.table)+s.spare-1]
+		if n := len(s.fresh); n > 0 && s.fresh[n-1] == b {
+			s.fresh = s.fresh[:n-1]
+		}
+		c.free = append(c.free, b)
+	}
+}
+
+// Following appends to dst up to n token ids that go on behind the text of s in the tree of its root, whoever computed or is computing them;
+// where there are several ways on, the one used last among the first few. It is for guessing what s may be given next, and changes nothing. s must be Ready.
+func (c *Cache) Following(s *Sequence, dst []int32, n int) []int32 {
+	s.must(s.ready(), "Following a sequence that is not Ready")
+	if s.noCache {
+		return dst
+	}
+	at, tail := s.parent(s.linked), s.tokens[s.linked*c.blockSize:]
+	for len(tail) >= c.blockSize {
+		if at = at.find(tail[:c.blockSize]); at == nil {
+			return dst
+		}
+		tail = tail[c.blockSize:]
+	}
+	for n > 0 {
+		next := at.latest(tail)
+		if next == nil {
+			break
+		}
+		k := min(n, len(next.tokens)-len(tail))
+		dst = append(dst, next.tokens[len(tail):len(tail)+k]...)
+		n -= k
+		at, tail = next, nil
+	}
+	return dst
 }
 
 // End stores what s has computed, full blocks and the partial tail, gives up its references and frees the rest. What others wait for and s has
@@ -283,6 +339,7 @@ func (c *Cache) release(s *Sequence) {
 			break
 		}
 	}
+	c.Unreserve(s)
 	for i := len(s.nodes) - 1; i >= 0; i-- {
 		if n := s.nodes[i]; n != nil {
 			c.unref(n)

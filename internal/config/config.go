@@ -33,6 +33,7 @@ type Serve struct {
 	Cache     string // "on" or "off"
 	CacheMem  string // bound of all KV, that of running sequences included: a share of the available memory or a size
 	BlockSize int    // tokens a block
+	Drafts    string // "on" or "off"
 
 	DataDir string // state that outlives the process
 
@@ -164,6 +165,7 @@ var settings = []setting{
 		fs.Var(amount{&s.CacheMem}, n, u)
 	}},
 	{"block-size", "`tokens` in a block of the prefix cache, a multiple of 32", "", integer(func(s *Serve) *int { return &s.BlockSize }, 32)},
+	{"drafts", "check guessed next tokens, from text seen before, in the same step; the answers are the same, where text repeats they come faster: `on|off`", "", enum(func(s *Serve) *string { return &s.Drafts }, "on", "off")},
 
 	{"data-dir", "`directory` of state that outlives the server", "`<user data directory>/kvasir`", func(fs *pflag.FlagSet, s *Serve, n, u string) { fs.StringVar(&s.DataDir, n, DefaultDataDir(), u) }},
 

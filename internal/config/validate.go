@@ -88,7 +88,7 @@ func (s *Serve) Validate() error {
 	for _, e := range []struct {
 		name, v string
 		list    []string
-	}{{"cache", s.Cache, []string{"on", "off"}}, {"log-level", s.LogLevel, []string{"debug", "info", "warn", "error"}}, {"log-format", s.LogFormat, []string{"text", "json"}}} {
+	}{{"cache", s.Cache, []string{"on", "off"}}, {"drafts", s.Drafts, []string{"on", "off"}}, {"log-level", s.LogLevel, []string{"debug", "info", "warn", "error"}}, {"log-format", s.LogFormat, []string{"text", "json"}}} {
 		if err := (choice{new(string), e.list}).Set(e.v); err != nil {
 			fault(e.name, "%q: %w", e.v, err)
 		}

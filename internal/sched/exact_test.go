@@ -327,14 +327,18 @@ func TestRandomScripts(t *testing.T) {
 			scripts = 2
 		}
 	}
+	var drafted, accepted int64
 	for script := range scripts {
 		rnd := rand.New(rand.NewPCG(seed, uint64(script)))
 		p, bs := paths[rnd.IntN(len(paths))], 32<<rnd.IntN(3)
 		tokens := 700 + rnd.IntN(2500)
 		opts := fmt.Sprintf("script %d: path %v block size %d", script, p, bs)
 		so := sched.Options{MaxBatch: 1 + rnd.IntN(16), StepTarget: time.Duration(1+rnd.IntN(20)) * time.Millisecond}
+		if rnd.IntN(2) == 0 {
+			so.Now = sched.Ticks(time.Millisecond) // rows cost nothing: long drafts
+		}
 		eo := engine.Options{Threads: 1 + rnd.IntN(3), MaxRows: 8 + rnd.IntN(200)}
-		opts += fmt.Sprintf(" kv %d tokens %+v %+v", tokens, so, eo)
+		opts += fmt.Sprintf(" kv %d tokens, batch %d, target %v, ticks %v, %+v", tokens, so.MaxBatch, so.StepTarget, so.Now != nil, eo)
 		r := newRig(t, load(t, file, p, bs), max(4, tokens/bs), eo, so)
 		capacity := (max(4, tokens/bs) - 1) * bs
 		var family [][]int32
@@ -383,6 +387,11 @@ func TestRandomScripts(t *testing.T) {
 		if t.Failed() {
 			return
 		}
+		st := r.Stats()
+		drafted, accepted = drafted+st.DraftTokens, accepted+st.AcceptedTokens
+	}
+	if t.Logf("%d guesses, %d accepted", drafted, accepted); accepted == 0 || accepted == drafted {
+		t.Error("no drafts, or none that was wrong")
 	}
 }
 
@@ -410,7 +419,7 @@ func TestJoinComputesOnce(t *testing.T) {
 		t.Errorf("cached tokens %d, want %d", cached, want)
 	}
 	st := r.Stats()
-	if got, want := st.PrefillTokens+st.DecodeTokens, int64(len(shared)+clients*(suffix+gen-1)); got != want {
+	if got, want := st.PrefillTokens+st.DecodeTokens+st.AcceptedTokens, int64(len(shared)+clients*(suffix+gen-1)); got != want {
 		t.Errorf("%d rows computed, want %d", got, want)
 	}
 }

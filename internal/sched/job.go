@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"kvasir/internal/cache"
+	"kvasir/internal/draft"
 	"kvasir/internal/llm"
 )
 
@@ -34,7 +35,8 @@ type Job struct {
 	// Started is called once, before anything is computed, with what is reused. A later Started (the sequence was
 	// waiting for blocks whose owner went away) replaces it; none comes after the first Next.
 	Started func(llm.Decision)
-	// Next chooses the token at the given position from the logits, which are valid only during the call.
+	// Next chooses the token at the given position from the logits, which are valid only during the call. A step may bring
+	// several: it is called for one position after the other, and never for one that depends on a guess.
 	Next func(logits []float32, position int) (token int32, done bool, err error)
 	// Done is called exactly once, last: nil after Next said done, else ErrCanceled, ErrClosed or what went wrong.
 	Done func(error)
@@ -47,7 +49,7 @@ type Job struct {
 	seq      *cache.Sequence
 	ready    bool // no longer waiting for blocks of others
 	sampled  bool // Next has been called
-	table    []int32
+	drafter  *draft.Drafter
 	decision llm.Decision // as reported
 	call     *call
 
@@ -92,5 +94,5 @@ func (j *Job) since() int64 { return max(1, time.Since(j.submitted).Nanoseconds(
 // remaining is how many tokens must be computed before the next one can be chosen.
 func (j *Job) remaining() int { return j.seq.Len() - j.seq.Computed() }
 
-// decoding says that the job computes one token a step.
+// decoding says that only the latest token of the job, chosen by Next, is to be computed.
 func (j *Job) decoding() bool { return j.sampled && j.remaining() == 1 }

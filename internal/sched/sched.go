@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"kvasir/internal/cache"
+	"kvasir/internal/draft"
 	"kvasir/internal/engine"
 )
 
@@ -29,6 +30,8 @@ type Options struct {
 	// StepTarget bounds a step while streams are running, so that their inter-token latency stays bounded; IdleTarget
 	// bounds it while only prompts are computed, so that a newcomer does not wait long. Zero: 20 and 60 ms.
 	StepTarget, IdleTarget time.Duration
+	NoDrafts               bool             // never compute guessed tokens (see package draft)
+	Now                    func() time.Time // the clock that steps are measured with; nil: time.Now
 	Log                    *slog.Logger
 }
 
@@ -56,14 +59,19 @@ type Scheduler struct {
 	rowTime float64 // seconds a prefill row takes, smoothed; 0 before the first
 	batch   engine.Batch
 	parts   []part
-	prompts []*Job // of the current plan
+	decodes int            // the first parts: decoding jobs
+	prompts []*Job         // of the current plan
+	load    map[string]int // running sequences by tenant, of the current pick
+	spec    speculator
 }
 
 // A part is what one job gets of the current step.
 type part struct {
 	job    *Job
-	rows   int
-	logits int // index of its logit row, -1 if the prompt is not complete yet
+	rows   int     // without the draft
+	draft  []int32 // guessed tokens behind them; the job's drafter owns it
+	given  int     // of it, while rows are shared out
+	logits int     // index of its first logit row, -1 if the prompt is not complete yet
 }
 
 // Stats is a snapshot of the loop after its latest step.
@@ -71,18 +79,30 @@ type Stats struct {
 	Waiting, Running int
 	Steps            int64
 	PrefillTokens    int64 // computed rows that were not decode
-	DecodeTokens     int64
+	DecodeTokens     int64 // computed rows of one token a step, without drafts
+	DraftTokens      int64 // computed rows of guessed tokens
+	AcceptedTokens   int64 // guessed tokens that the model chose too
 	Preemptions      int64
 	Cache            cache.Stats
 }
 
 // New starts the loop.
 func New(e Engine, c *cache.Cache, o Options) *Scheduler {
+	s := newScheduler(e, c, o)
+	go s.loop()
+	return s
+}
+
+// newScheduler is New without the loop.
+func newScheduler(e Engine, c *cache.Cache, o Options) *Scheduler {
 	if o.StepTarget == 0 {
 		o.StepTarget = 20 * time.Millisecond
 	}
 	if o.IdleTarget == 0 {
 		o.IdleTarget = 60 * time.Millisecond
+	}
+	if o.Now == nil {
+		o.Now = time.Now
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -90,9 +110,9 @@ func New(e Engine, c *cache.Cache, o Options) *Scheduler {
 	// A step must have a row for every running stream and one for a prompt.
 	o.MaxBatch = max(1, min(o.MaxBatch, e.MaxRows()-1))
 	o.MaxQueue = max(1, o.MaxQueue)
-	s := &Scheduler{engine: e, cache: c, o: o, tenants: map[string]int{}, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	s := &Scheduler{engine: e, cache: c, o: o, tenants: map[string]int{}, wake: make(chan struct{}, 1), done: make(chan struct{}),
+		load: map[string]int{}, spec: speculator{archive: draft.NewArchive()}}
 	s.stats.Cache = c.Stats()
-	go s.loop()
 	return s
 }
 
@@ -212,30 +232,32 @@ func (s *Scheduler) Close(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// loop is the whole scheduler: take what arrived, drop what was canceled, admit, compute one step, hand out tokens.
+// loop is the whole scheduler.
 func (s *Scheduler) loop() {
 	defer close(s.done)
-	for {
-		if !s.receive() {
-			return
-		}
-		s.dropCanceled()
-		s.admit()
-		s.resolve()
-		s.plan()
-		s.publish()
-		if len(s.parts) == 0 {
-			s.checkProgress()
-			continue
-		}
-		start := time.Now()
-		if err := s.engine.Step(&s.batch); err != nil {
-			s.fail(err)
-			continue
-		}
-		s.measure(time.Since(start))
-		s.deliver()
+	for s.receive() {
+		s.round()
 	}
+}
+
+// round drops what was canceled, admits, computes one step and hands out tokens.
+func (s *Scheduler) round() {
+	s.dropCanceled()
+	s.admit()
+	s.resolve()
+	s.plan()
+	s.publish()
+	if len(s.parts) == 0 {
+		s.checkProgress()
+		return
+	}
+	start := s.o.Now()
+	if err := s.engine.Step(&s.batch); err != nil {
+		s.fail(err)
+		return
+	}
+	s.measure(s.o.Now().Sub(start))
+	s.deliver()
 }
 
 // receive takes submitted jobs into the queue and blocks while there is nothing to do. It returns false at the end.
@@ -277,6 +299,7 @@ func (s *Scheduler) finish(j *Job, err error) {
 		s.cache.End(j.seq)
 		j.seq = nil
 	}
+	s.spec.forget(j)
 	j.Done(err)
 }
 

@@ -34,14 +34,14 @@ func (s *Scheduler) admit() {
 
 // pick is the index of the job to admit next.
 func (s *Scheduler) pick() int {
-	load := map[string]int{}
+	clear(s.load)
 	for _, j := range s.running {
-		load[j.Tenant]++
+		s.load[j.Tenant]++
 	}
 	best := 0
 	for i, j := range s.queue {
 		b := s.queue[best]
-		if l, m := load[j.Tenant], load[b.Tenant]; l < m || l == m && j.arrival < b.arrival {
+		if l, m := s.load[j.Tenant], s.load[b.Tenant]; l < m || l == m && j.arrival < b.arrival {
 			best = i
 		}
 	}
@@ -82,8 +82,8 @@ func (s *Scheduler) requeue(j *Job) {
 	s.enterQueue(j)
 }
 
-// plan fills the batch: every decoding job gets its row, then prompts share the rows that fit the time target: a quarter
-// for the oldest, the rest for those with the least left, so that a warm prompt is not held up by a cold one.
+// plan fills the batch: every decoding job gets its row and perhaps some for a draft, then prompts share the rows that fit the time target: a
+// quarter for the oldest, the rest for those with the least left, so that a warm prompt is not held up by a cold one.
 func (s *Scheduler) plan() {
 	s.parts, s.prompts = s.parts[:0], s.prompts[:0]
 	for _, j := range s.running {
@@ -96,7 +96,12 @@ func (s *Scheduler) plan() {
 		}
 	}
 	decodes := len(s.parts)
-	budget := s.rowBudget(decodes)
+	s.decodes = decodes
+	budget := 0
+	if len(s.prompts) > 0 {
+		budget = s.rowBudget(decodes)
+	}
+	budget -= s.draft(budget)
 	if len(s.prompts) > 0 {
 		// The oldest prompt is sure of a share, or a flow of short ones would hold up a long one, and those that wait for
 		// its blocks, for ever.
@@ -126,24 +131,15 @@ func (s *Scheduler) plan() {
 		p := &s.parts[i]
 		j, pos := p.job, p.job.seq.Computed()
 		j.started.CompareAndSwap(0, j.since())
-		seg := engine.Segment{Start: len(s.batch.Tokens), N: p.rows, Pos: pos, Table: j.blockTable()}
+		seg := engine.Segment{Start: len(s.batch.Tokens), N: p.rows + len(p.draft), Pos: pos, Table: j.seq.Table()}
 		p.logits = -1
 		if p.rows == j.remaining() {
-			seg.Logits, p.logits = 1, logits
-			logits++
+			seg.Logits, p.logits = 1+len(p.draft), logits
+			logits += seg.Logits
 		}
-		s.batch.Tokens = append(s.batch.Tokens, j.tokens[pos:pos+p.rows]...)
+		s.batch.Tokens = append(append(s.batch.Tokens, j.tokens[pos:pos+p.rows]...), p.draft...)
 		s.batch.Segs = append(s.batch.Segs, seg)
 	}
-}
-
-// blockTable is the job's table in the engine's form, valid until the next call.
-func (j *Job) blockTable() []int32 {
-	j.table = j.table[:0]
-	for _, b := range j.seq.Table() {
-		j.table = append(j.table, int32(b))
-	}
-	return j.table
 }
 
 // Rows that a step computes at least, whatever the target: fewer would waste the weights that are read for them.
@@ -162,26 +158,35 @@ func (s *Scheduler) rowBudget(decodes int) int {
 	if s.rowTime == 0 {
 		return min(least, most)
 	}
-	return min(max(int(target.Seconds()/s.rowTime), least), most)
+	left := target.Seconds() - s.spec.cost.Seconds(decodes, 0)
+	return min(max(int(left/s.rowTime), least), most)
 }
 
-// measure keeps the time of a prompt row.
+// measure counts the step's rows and learns from its time: what decoding takes, from steps that do nothing else, and what a prompt row takes, from
+// the time that others take beyond that.
 func (s *Scheduler) measure(d time.Duration) {
-	rows, decodes := len(s.batch.Tokens), 0
-	for _, p := range s.parts {
-		if p.job.decoding() {
-			decodes++
-		}
+	drafts := 0
+	for _, p := range s.parts[:s.decodes] {
+		drafts += len(p.draft)
 	}
+	all := len(s.batch.Tokens)
+	rows := all - s.decodes - drafts
 	s.mu.Lock()
 	s.stats.Steps++
-	s.stats.DecodeTokens += int64(decodes)
-	s.stats.PrefillTokens += int64(rows - decodes)
+	s.stats.DecodeTokens += int64(s.decodes)
+	s.stats.DraftTokens += int64(drafts)
+	s.stats.PrefillTokens += int64(rows)
 	s.mu.Unlock()
-	if rows-decodes < minRowsBeside {
+	if rows == 0 {
+		s.spec.cost.Observe(s.decodes, drafts, d.Seconds())
+	} else {
+		s.spec.cost.AtMost(s.decodes, drafts, d.Seconds())
+	}
+	if rows < minRowsBeside {
 		return
 	}
-	t := d.Seconds() / float64(rows)
+	// Rows share the reading of the weights, so that decoding may have taken less than it does alone: an even share bounds it.
+	t := max(d.Seconds()-s.spec.cost.Seconds(s.decodes, drafts), d.Seconds()*float64(rows)/float64(all)/2) / float64(rows)
 	if s.rowTime == 0 {
 		s.rowTime = t
 	}
@@ -190,28 +195,14 @@ func (s *Scheduler) measure(d time.Duration) {
 
 // deliver records what the step computed and lets each complete job choose its next token.
 func (s *Scheduler) deliver() {
-	for _, p := range s.parts {
-		s.cache.Advance(p.job.seq, p.rows)
+	for i := range s.parts {
+		s.cache.Advance(s.parts[i].job.seq, s.parts[i].rows)
 	}
-	for _, p := range s.parts {
-		j := p.job
-		if p.logits < 0 {
-			continue
+	for i := range s.parts {
+		// A job without a sequence was preempted a moment ago in favour of an older one: it computes this token again.
+		if p := &s.parts[i]; p.logits >= 0 && p.job.seq != nil {
+			s.choose(p)
 		}
-		if j.seq == nil { // preempted a moment ago in favour of an older one: it computes this token again
-			continue
-		}
-		tok, done, err := s.next(j, s.engine.Logits(p.logits))
-		j.sampled = true
-		j.last.Store(j.since())
-		j.first.CompareAndSwap(0, j.last.Load())
-		if done || err != nil {
-			s.remove(j)
-			s.finish(j, err)
-			continue
-		}
-		j.tokens = append(j.tokens, tok)
-		s.extend(j, tok)
 	}
 }
 
