@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 
 	"github.com/spf13/cobra"
 
@@ -84,13 +85,23 @@ func openModel(ctx context.Context, s *config.Serve, log *slog.Logger) (*opened,
 	if o.threads == 0 {
 		o.threads = machine.Threads()
 	}
+	// The workers keep a processor each for whole steps: what reads requests and writes streams has others, of which the
+	// system takes the time where it needs it. A GOMAXPROCS that the user has set stays.
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), o.threads+2))
+	}
+	// Workers that have all cores stay each on its own.
+	cores := machine.Cores()
+	if len(cores) != o.threads {
+		cores = nil
+	}
 	names := s.ServedModelNames
 	if len(names) == 0 {
 		names = []string{m.Name}
 	}
 	o.Pipeline, err = pipeline.Open(m.Path, pipeline.Options{
-		Names: names, Digest: digest, Path: path, Threads: o.threads, Context: s.Ctx, BlockSize: s.BlockSize, KVBytes: budget,
-		MaxQueue: s.MaxQueue, MaxBatch: s.MaxBatch, NoCache: s.Cache == "off", Secret: secret, Log: log,
+		Names: names, Digest: digest, Path: path, Threads: o.threads, CPUs: cores, Context: s.Ctx, BlockSize: s.BlockSize, KVBytes: budget,
+		MaxQueue: s.MaxQueue, MaxBatch: s.MaxBatch, NoCache: s.Cache == "off", NoDrafts: s.Drafts == "off", Secret: secret, Log: log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", m.Path, err)

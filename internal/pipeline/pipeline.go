@@ -30,16 +30,21 @@ type Options struct {
 	Digest    [32]byte // SHA-256 of the file
 	Path      kernel.Path
 	Threads   int
-	Context   int // 0: the model's own, or what the KV budget holds
+	CPUs      []int // where the threads stay, if there are as many; see engine.Options
+	Context   int   // 0: the model's own, or what the KV budget holds
 	BlockSize int
 	KVBytes   uint64 // budget of all KV, that of running sequences included
 	MaxQueue  int
 	MaxBatch  int
 	MaxRows   int    // rows of a step; 0 is 512
 	NoCache   bool   // never reuse
+	NoDrafts  bool   // never check guessed tokens
 	Secret    []byte // of the deployment, for tenants' scopes
 	Log       *slog.Logger
 }
+
+// memoBytes bounds what the tokenizer remembers of prompts: some three million tokens.
+const memoBytes = 32 << 20
 
 // Pipeline is a model that serves requests. Safe for concurrent use.
 type Pipeline struct {
@@ -49,6 +54,7 @@ type Pipeline struct {
 	engine    *engine.Engine
 	sched     *sched.Scheduler
 	tokenizer *token.Tokenizer
+	memo      *token.Memo
 	template  *template.Template // nil if the model has none
 	info      llm.ModelInfo
 	limit     int // tokens a sequence may hold
@@ -78,24 +84,11 @@ func Open(path string, o Options) (_ *Pipeline, err error) {
 			p.release(f)
 		}
 	}()
-	tc, err := token.ConfigFromGGUF(f)
-	if err != nil {
-		return nil, err
-	}
-	if p.tokenizer, err = token.New(tc); err != nil {
-		return nil, err
-	}
-	if src, ok := f.String("tokenizer.chat_template"); ok && src != "" {
-		to := template.Options{BOS: p.text(p.tokenizer.BOS()), EOS: p.text(p.tokenizer.EOS()), Now: time.Now}
-		if p.template, err = template.New(src, to); err != nil {
-			return nil, fmt.Errorf("the model's chat template: %w", err)
-		}
-	}
-	for id := range p.tokenizer.Vocab() {
-		p.longest = max(p.longest, len(p.tokenizer.Bytes(int32(id))))
-	}
 	quant := commonType(f)
-	if p.model, err = model.Load(f, model.Options{Path: o.Path, Context: o.Context, BlockSize: o.BlockSize, Threads: o.Threads}); err != nil {
+	text := make(chan error, 1)
+	go func() { text <- p.openText(f) }() // beside the weights: both take their time
+	p.model, err = model.Load(f, model.Options{Path: o.Path, Context: o.Context, BlockSize: o.BlockSize, Threads: o.Threads})
+	if err := errors.Join(<-text, err); err != nil {
 		return nil, err
 	}
 	if n := p.tokenizer.Vocab(); n > p.model.Vocab {
@@ -110,6 +103,28 @@ func Open(path string, o Options) (_ *Pipeline, err error) {
 	p.identity = cache.Identity{Weights: o.Digest, BlockSize: o.BlockSize, Group: "all", Layout: model.LayoutVersion, DType: "f16",
 		Numerics: kernel.Revision, Rope: ropeOf(&c)}
 	return p, nil
+}
+
+// openText makes tokenizer and template.
+func (p *Pipeline) openText(f *gguf.File) error {
+	tc, err := token.ConfigFromGGUF(f)
+	if err != nil {
+		return err
+	}
+	if p.tokenizer, err = token.New(tc); err != nil {
+		return err
+	}
+	p.memo = p.tokenizer.NewMemo(memoBytes)
+	if src, ok := f.String("tokenizer.chat_template"); ok && src != "" {
+		to := template.Options{BOS: p.text(p.tokenizer.BOS()), EOS: p.text(p.tokenizer.EOS()), Now: time.Now}
+		if p.template, err = template.New(src, to); err != nil {
+			return fmt.Errorf("the model's chat template: %w", err)
+		}
+	}
+	for id := range p.tokenizer.Vocab() {
+		p.longest = max(p.longest, len(p.tokenizer.Bytes(int32(id))))
+	}
+	return nil
 }
 
 // ropeOf is what the rotary tables depend on, for block keys.
@@ -139,11 +154,11 @@ func (p *Pipeline) openKV() (err error) {
 	if p.memory, err = store.NewMemory(blocks, l.BlockBytes()); err != nil {
 		return err
 	}
-	if p.engine, err = engine.New(p.model, p.memory, engine.Options{Threads: p.o.Threads, MaxRows: p.o.MaxRows}); err != nil {
+	if p.engine, err = engine.New(p.model, p.memory, engine.Options{Threads: p.o.Threads, CPUs: p.o.CPUs, MaxRows: p.o.MaxRows}); err != nil {
 		return err
 	}
 	c := cache.New(cache.Config{Blocks: blocks, BlockSize: l.BlockSize})
-	p.sched = sched.New(p.engine, c, sched.Options{MaxQueue: p.o.MaxQueue, MaxBatch: p.o.MaxBatch, Log: p.o.Log})
+	p.sched = sched.New(p.engine, c, sched.Options{MaxQueue: p.o.MaxQueue, MaxBatch: p.o.MaxBatch, NoDrafts: p.o.NoDrafts, Log: p.o.Log})
 	return nil
 }
 
@@ -272,7 +287,7 @@ func (p *Pipeline) job(st *stream, r *llm.Request, i, k int, ids []int32) *sched
 		left = min(left, r.MaxTokens)
 	}
 	j := &sched.Job{Tenant: r.Tenant, Root: p.root(r.Tenant), Prompt: ids, NoCache: r.NoCache || p.o.NoCache, Limit: len(ids) + left}
-	c := &choice{index: index, stream: st, job: j, sampler: sample.New(r.Sampling, index, r.Logprobs), tokenizer: p.tokenizer,
+	c := &choice{index: index, stream: st, job: j, sampler: sample.New(p.o.Path, r.Sampling, index, r.Logprobs), tokenizer: p.tokenizer,
 		decoder: p.tokenizer.NewDecoder(false), stop: r.Stop, ignoreEOS: r.IgnoreEOS, logprobs: r.Logprobs >= 0, left: left}
 	c.sampler.Prompt(ids)
 	var echo *llm.Event
@@ -322,13 +337,13 @@ func (p *Pipeline) encode(pr *llm.Prompt, r *llm.Request) ([]int32, error) {
 			return nil, err
 		}
 		// What a participant wrote is never read as a special token.
-		o := token.Options{ParseSpecial: true}
+		o := token.Options{ParseSpecial: true, NoSpecial: make([]token.Range, 0, len(out.Spans))}
 		for _, s := range out.Spans {
 			o.NoSpecial = append(o.NoSpecial, token.Range{Start: s.Start, End: s.End})
 		}
-		return p.tokenizer.Encode(nil, out.Text, o), nil
+		return p.ids(out.Text, o, r), nil
 	case pr.IsText:
-		return p.tokenizer.Encode(nil, pr.Text, token.Options{AddBOS: true, ParseSpecial: true}), nil
+		return p.ids(pr.Text, token.Options{AddBOS: true, ParseSpecial: true}, r), nil
 	}
 	for _, id := range pr.Tokens {
 		if id < 0 || int(id) >= p.model.Vocab {
@@ -336,6 +351,14 @@ func (p *Pipeline) encode(pr *llm.Prompt, r *llm.Request) ([]int32, error) {
 		}
 	}
 	return pr.Tokens, nil
+}
+
+// ids encodes a text, and remembers its parts for the tenant's next one unless nothing is to be kept.
+func (p *Pipeline) ids(text string, o token.Options, r *llm.Request) []int32 {
+	if r.NoCache || p.o.NoCache {
+		return p.tokenizer.Encode(nil, text, o)
+	}
+	return p.memo.Encode(nil, r.Tenant, text, o)
 }
 
 // fit checks the prompt against the context, and cuts its beginning only if the request asks for it.

@@ -19,6 +19,7 @@ type stream struct {
 
 	mu         sync.Mutex
 	events     []llm.Event
+	taken      int            // of events
 	decisions  []llm.Decision // one a prompt, of its first choice
 	decided    []bool         // the decision is final: the choice has a token, or has ended
 	undecided  int            // prompts
@@ -92,9 +93,14 @@ func (s *stream) ended(choice int, err error) {
 func (s *stream) Next(ctx context.Context) (llm.Event, error) {
 	for {
 		s.mu.Lock()
-		if len(s.events) > 0 && s.undecided == 0 {
-			e := s.events[0]
-			s.events = s.events[1:]
+		if s.taken < len(s.events) && s.undecided == 0 {
+			e := s.events[s.taken]
+			s.events[s.taken] = llm.Event{}
+			if s.taken++; s.taken > len(s.events)/2 { // the space is used again; usually there is nothing left to move
+				n := copy(s.events, s.events[s.taken:])
+				clear(s.events[n:])
+				s.events, s.taken = s.events[:n], 0
+			}
 			s.mu.Unlock()
 			return e, nil
 		}

@@ -1,8 +1,8 @@
 // Package sample turns logits into a token.
 //
 // A choice is a function of the logits, the settings, the tokens so far, the seed, the number of the choice and the position,
-// and has the same result on every CPU: the weights are integers, so that their sums have no order; exp and log are
-// this package's own; and the random number of a position comes from a counter-based generator, not from a state.
+// and has the same result on every CPU: the weights are whole numbers that all kernels compute alike (vec.Weigh), so that their
+// sums have no order; and the random number of a position comes from a counter-based generator, not from a state.
 // A draft that is thrown away and drawn again gives the same token.
 //
 // The order of the steps:
@@ -17,6 +17,9 @@
 //  7. min-p keeps those at least min-p times as probable as the most probable;
 //  8. one of the rest is drawn.
 //
+// A token's weight is e^((logit - highest)/temperature) to about 1e-6 of itself, in units of 2^-43, rounded: tokens less than
+// 2^-44 times as probable as the most probable are never drawn.
+//
 // Log-probabilities are of the model's own distribution: before all of these steps.
 package sample
 
@@ -24,9 +27,9 @@ import (
 	"errors"
 	"math"
 	"math/bits"
-	"slices"
-	"sync"
 
+	"kvasir/internal/kernel"
+	"kvasir/internal/kernel/vec"
 	"kvasir/internal/llm"
 )
 
@@ -73,12 +76,6 @@ func CheckVocab(s llm.Sampling, vocab int) error {
 	return nil
 }
 
-// history is what is known of a token that the prompt or the choice has.
-type history struct {
-	id    int32
-	count int32 // in the choice
-}
-
 // biased is a logit bias of one token.
 type biased struct {
 	id   int32
@@ -87,27 +84,24 @@ type biased struct {
 
 // Sampler chooses the tokens of one choice of one request. It is not safe for concurrent use.
 type Sampler struct {
+	path     kernel.Path
 	set      llm.Sampling
 	choice   int
 	logprobs int
 
 	bias    []biased
-	seen    []history
-	index   map[int32]int32 // id → place in seen
+	seen    history
 	top     []llm.TokenLogprob
 	penalty bool
 }
 
-// New makes the sampler of one choice. Settings must have passed Check. logprobs is -1 for none, else how many of the most
-// likely tokens Sample reports beside the chosen one's log-probability.
-func New(s llm.Sampling, choice int, logprobs int) *Sampler {
-	sp := &Sampler{set: s, choice: choice, logprobs: logprobs}
+// New makes the sampler of one choice, which computes on the given path. Settings must have passed Check. logprobs is -1 for
+// none, else how many of the most likely tokens Sample reports beside the chosen one's log-probability.
+func New(p kernel.Path, s llm.Sampling, choice int, logprobs int) *Sampler {
+	sp := &Sampler{path: p, set: s, choice: choice, logprobs: logprobs}
 	sp.penalty = s.RepetitionPenalty != 1 || s.PresencePenalty != 0 || s.FrequencyPenalty != 0
 	for id, b := range s.LogitBias {
 		sp.bias = append(sp.bias, biased{id, b})
-	}
-	if sp.penalty {
-		sp.index = map[int32]int32{}
 	}
 	if logprobs > 0 {
 		sp.top = make([]llm.TokenLogprob, 0, logprobs)
@@ -115,30 +109,18 @@ func New(s llm.Sampling, choice int, logprobs int) *Sampler {
 	return sp
 }
 
-// Prompt tells the sampler tokens of the prompt, for the repetition penalty.
+// Prompt tells the sampler the tokens of the prompt, for the repetition penalty: ids of the vocabulary, before the first Accept.
 func (s *Sampler) Prompt(ids []int32) {
 	if s.set.RepetitionPenalty != 1 {
-		for _, id := range ids {
-			s.note(id)
-		}
+		s.seen.addPrompt(ids)
 	}
 }
 
-// Accept tells the sampler that a token was generated.
+// Accept tells the sampler that a token of the vocabulary was generated.
 func (s *Sampler) Accept(id int32) {
 	if s.penalty {
-		s.note(id).count++
+		s.seen.add(id)
 	}
-}
-
-func (s *Sampler) note(id int32) *history {
-	i, ok := s.index[id]
-	if !ok {
-		i = int32(len(s.seen))
-		s.index[id] = i
-		s.seen = append(s.seen, history{id: id})
-	}
-	return &s.seen[i]
 }
 
 // Sample chooses the token at a position (that of the new token in its sequence; any number that differs between the tokens
@@ -147,29 +129,35 @@ func (s *Sampler) note(id int32) *history {
 //
 // The settings' ids beyond the logits have no effect; see CheckVocab.
 func (s *Sampler) Sample(logits []float32, position int) (token llm.TokenLogprob, top []llm.TokenLogprob, err error) {
-	best, ok := argmax(logits)
-	if !ok {
-		return token, nil, ErrNotFinite
-	}
-	raw := logits
-	rawBest := logits[best]
-	w := workspaces.Get().(*workspace)
-	defer workspaces.Put(w)
-	if len(s.bias) > 0 || len(s.seen) > 0 {
-		w.adjusted = append(w.adjusted[:0], logits...)
-		logits = w.adjusted
-		s.adjust(logits)
-		if best, ok = argmax(logits); !ok {
-			return token, nil, ErrNotFinite
+	w := newWorkspace()
+	defer w.free()
+	adjusted := len(s.bias) > 0 || !s.seen.empty()
+	raw, peak, norm := logits, float32(0), 0.0
+	if s.logprobs >= 0 || !adjusted {
+		if peak, err = w.scan(s.path, logits); err != nil {
+			return token, nil, err
 		}
 	}
-	token.ID = int32(best)
-	if s.set.Temperature != 0 {
-		token.ID = w.draw(logits, logits[best], &s.set, uniform(s.set.Seed, s.choice, position))
+	if s.logprobs >= 0 {
+		norm = s.report(w, logits, peak)
+		top = s.top
+	}
+	if adjusted { // which makes nothing finite that is not
+		w.adjusted = sized(w.adjusted, len(logits))
+		copy(w.adjusted, logits)
+		logits = w.adjusted
+		s.adjust(logits)
+		if peak, err = w.scan(s.path, logits); err != nil {
+			return token, nil, err
+		}
+	}
+	if s.set.Temperature == 0 {
+		token.ID = int32(vec.Index(s.path, logits, peak))
+	} else {
+		token.ID = w.draw(s.path, logits, peak, &s.set, uniform(s.set.Seed, s.choice, position))
 	}
 	if s.logprobs >= 0 {
-		s.report(raw, rawBest, &token)
-		top = s.top
+		token.Logprob = float32(float64(raw[token.ID]) - norm)
 	}
 	return token, top, nil
 }
@@ -181,152 +169,206 @@ func (s *Sampler) adjust(logits []float32) {
 			logits[b.id] += b.bias
 		}
 	}
-	for _, h := range s.seen {
-		if h.id < 0 || int(h.id) >= len(logits) {
+	for _, id := range s.seen.prompt {
+		if int(id) < len(logits) {
+			logits[id] = s.repeated(logits[id])
+		}
+	}
+	for _, g := range s.seen.generated {
+		if int(g.id) >= len(logits) {
 			continue
 		}
-		l := logits[h.id]
-		if l > 0 {
-			l /= s.set.RepetitionPenalty
-		} else {
-			l = float32(l * s.set.RepetitionPenalty)
+		l := logits[g.id]
+		if !g.isPrompt {
+			l = s.repeated(l)
 		}
-		if h.count > 0 {
-			l -= float32(s.set.FrequencyPenalty * float32(h.count))
-			l -= s.set.PresencePenalty
-		}
-		logits[h.id] = l
+		l -= float32(s.set.FrequencyPenalty * float32(g.count))
+		logits[g.id] = l - s.set.PresencePenalty
 	}
 }
 
-// argmax returns the place of the highest logit, of equal ones the first; false if one is NaN or +Inf, or none finite.
-func argmax(logits []float32) (int, bool) {
-	best, top := -1, float32(math.Inf(-1))
-	for i, l := range logits {
-		if l <= top { // most of them; false for NaN
-			continue
-		}
-		if l != l || l > math.MaxFloat32 {
-			return 0, false
-		}
-		best, top = i, l
+// repeated applies the repetition penalty.
+func (s *Sampler) repeated(logit float32) float32 {
+	if logit > 0 {
+		return logit / s.set.RepetitionPenalty
 	}
-	return best, best >= 0
+	return float32(logit * s.set.RepetitionPenalty)
 }
 
-// report sets the chosen token's log-probability and fills s.top.
-func (s *Sampler) report(logits []float32, best float32, token *llm.TokenLogprob) {
-	peak, sum := float64(best), 0.0
+// report fills s.top, and returns what to take off a logit to get the token's log-probability. w.maxima are those of logits.
+func (s *Sampler) report(w *workspace, logits []float32, peak float32) (norm float64) {
+	total := w.weigh(s.path, logits, peak, math.Log2E, 1)
+	norm = float64(peak) + log(float64(total)/vec.WeightUnit)
 	s.top = s.top[:0]
-	for i, l := range logits {
-		sum += exp(float64(l) - peak)
+	if s.logprobs == 0 {
+		return norm
+	}
+	w.highest(s.path, logits, peak, s.logprobs)
+	for i, l := range w.list.logits {
 		n := len(s.top)
-		if n < s.logprobs {
-			s.top = append(s.top, llm.TokenLogprob{})
-		} else if n == 0 || l <= s.top[n-1].Logprob {
-			continue
-		} else {
-			n--
-		}
+		s.top = append(s.top, llm.TokenLogprob{})
 		for ; n > 0 && s.top[n-1].Logprob < l; n-- {
 			s.top[n] = s.top[n-1]
 		}
-		s.top[n] = llm.TokenLogprob{ID: int32(i), Logprob: l}
+		s.top[n] = llm.TokenLogprob{ID: w.list.ids[i], Logprob: l}
 	}
-	norm := peak + log(sum)
 	for i := range s.top {
 		s.top[i].Logprob = float32(float64(s.top[i].Logprob) - norm)
 	}
-	token.Logprob = float32(float64(logits[token.ID]) - norm)
+	return norm
 }
 
-// workspace holds what one draw needs; samplers share them, since one is as large as the vocabulary.
+// workspace holds what one call needs. Samplers share them, since one is several times as long as the vocabulary.
 type workspace struct {
 	adjusted []float32
-	weights  []uint64 // of all tokens
-	buckets  []uint8
-	list     []candidate
+	maxima   []float32 // of the logits' groups, by vec.Scan
+	sums     []uint64  // of the chunks' weights
+	chunk    [vec.SampleChunk]float32
+	weighed  bool // the sums are those of the logits at hand, with these settings:
+	scale    float32
+	least    float32
+	total    uint64
 
-	// top-k's logits and weights, in the list's order
-	few        []float32
-	fewWeights []uint64
+	list    list // of ids, few and weights
+	ids     []int32
+	few     []float32
+	weights []float32
+	rank    ranking
 }
 
-var workspaces = sync.Pool{New: func() any { return new(workspace) }}
+// workspaces holds those that are free. A step's tokens are chosen one after the other, so that more are of no use; and a
+// sync.Pool would give them up at each second garbage collection, only for them to be made again.
+var workspaces = make(chan *workspace, 2)
 
-// candidate is a token with its adjusted logit and its weight.
-type candidate struct {
-	logit  float32
-	id     int32
-	weight uint64
+func newWorkspace() *workspace {
+	select {
+	case w := <-workspaces:
+		return w
+	default:
+		return new(workspace)
+	}
 }
 
-// before is the order in which top-k and top-p keep tokens.
-func (c candidate) before(d candidate) bool {
-	return c.logit > d.logit || c.logit == d.logit && c.id < d.id
+func (w *workspace) free() {
+	select {
+	case workspaces <- w:
+	default:
+	}
 }
 
-// draw chooses a token by temperature, top-k, top-p and min-p. u is uniform.
-func (w *workspace) draw(logits []float32, peak float32, set *llm.Sampling, u uint64) int32 {
-	n := len(logits)
-	w.weights = slices.Grow(w.weights[:0], n)[:n]
-	w.buckets = slices.Grow(w.buckets[:0], n)[:n]
-	scale := 1 / float64(set.Temperature)
-	last := candidate{logit: float32(math.Inf(-1)), id: math.MaxInt32} // the last token that is kept
-	var total uint64
+// sized returns s with length n, whatever it holds.
+func sized[T any](s []T, n int) []T {
+	if cap(s) < n {
+		return make([]T, n)
+	}
+	return s[:n]
+}
 
-	if set.TopK > 0 && set.TopK < n {
-		w.selectTop(logits, peak, set.TopK)
-		total = w.weighList(peak, scale)
-		clear(w.weights)
-		for _, c := range w.list {
-			w.weights[c.id] = c.weight
-		}
-		if set.TopP < 1 {
-			last, total = lastOfMass(w.list, 0, share(total, set.TopP))
+// scan sets w.maxima, and returns the highest logit.
+func (w *workspace) scan(p kernel.Path, logits []float32) (peak float32, err error) {
+	w.maxima = sized(w.maxima, vec.MaximaLen(len(logits)))
+	w.sums = sized(w.sums, (len(logits)+vec.SampleChunk-1)/vec.SampleChunk)
+	w.weighed = false
+	peak, ok := vec.Scan(p, logits, w.maxima)
+	if !ok {
+		return 0, ErrNotFinite
+	}
+	return peak, nil
+}
+
+// draw chooses a token by temperature, top-k, top-p and min-p. w.maxima are those of logits. u is uniform.
+func (w *workspace) draw(p kernel.Path, logits []float32, peak float32, set *llm.Sampling, u uint64) int32 {
+	scale := float32(min(math.Log2E/float64(set.Temperature), 0x1p126)) // that of a temperature so low must stay finite
+	least := float32(1)
+	if set.MinP > 0 {
+		least = max(1, float32(math.Ceil(float64(set.MinP)*vec.WeightUnit)))
+	}
+	var total, need uint64
+	bottom := everything.logit // of the list
+	if set.TopK > 0 && set.TopK < len(logits) {
+		w.highest(p, logits, peak, set.TopK)
+		if total = w.weighList(p, peak, scale); set.TopP < 1 {
+			need = share(total, set.TopP)
 		}
 	} else {
-		total = weigh(logits, peak, scale, w.weights, w.buckets)
 		if set.TopP < 1 {
-			last, total = w.lastOfBuckets(logits, share(total, set.TopP))
+			total = w.weigh(p, logits, peak, scale, 1)
+			need = share(total, set.TopP)
 		}
+		if need == total { // no top-p, or of so little effect that all that can be drawn is kept
+			total = w.weigh(p, logits, peak, scale, least)
+			target, _ := bits.Mul64(u, total)
+			return w.find(p, logits, peak, scale, least, target)
+		}
+		// What top-p drops weighs total - need at most. So do all tokens together that weigh no more than their part of that. A
+		// weight may be rounded up by 1/2; what is less than 1/2 weighs nothing.
+		part := max(float64(total-need)/float64(len(logits))-0.5, 0.5) / vec.WeightUnit
+		bottom = float32(float64(peak) + (log(part)-1e-3)*math.Log2E/float64(scale))
+		w.collect(p, logits, bottom)
+		w.weighList(p, peak, scale)
 	}
 
-	least := uint64(1)
-	if set.MinP > 0 {
-		least = max(1, uint64(math.Ceil(float64(set.MinP)*unit)))
+	last := everything
+	if need > 0 {
+		last, total = w.rank.cut(w.list, need, peak, bottom)
+	}
+	ids, few, weights := w.list.ids, w.list.logits, w.list.weights
+	if least > 1 {
 		total = 0
-		for i, v := range w.weights {
-			if logits[i] >= last.logit && v >= least && (logits[i] > last.logit || int32(i) <= last.id) {
-				total += v
+		for i, v := range weights {
+			if v >= least && last.keeps(few[i], ids[i]) {
+				total += uint64(int64(v))
 			}
 		}
 	}
 	target, _ := bits.Mul64(u, total)
-	for i, v := range w.weights {
-		if logits[i] < last.logit || v < least || logits[i] == last.logit && int32(i) > last.id {
+	for i, v := range weights {
+		if v < least || !last.keeps(few[i], ids[i]) {
 			continue
 		}
-		if target < v {
-			return int32(i)
+		if v := uint64(int64(v)); target >= v {
+			target -= v
+			continue
 		}
-		target -= v
+		return ids[i]
 	}
 	panic("sample: the weights do not add up") // target is less than total, their sum
 }
 
-// weighList sets the weights of the list and returns their sum.
-func (w *workspace) weighList(peak float32, scale float64) uint64 {
-	n := len(w.list)
-	w.few = w.few[:0]
-	for _, c := range w.list {
-		w.few = append(w.few, c.logit)
+// weigh sets w.sums to those of the chunks of logits, and returns the sum of all. Log-probabilities and a draw at temperature 1
+// need the same.
+func (w *workspace) weigh(p kernel.Path, logits []float32, peak, scale, least float32) uint64 {
+	if !w.weighed || w.scale != scale || w.least != least {
+		w.total = vec.Weigh(p, logits, peak, scale, least, w.chunk[:], w.sums)
+		w.weighed, w.scale, w.least = true, scale, least
 	}
-	w.fewWeights = slices.Grow(w.fewWeights[:0], n)[:n]
-	total := weigh(w.few, peak, scale, w.fewWeights, w.buckets[:n])
-	for i, v := range w.fewWeights {
-		w.list[i].weight = v
+	return w.total
+}
+
+// find returns the token at which the running sum of the weights exceeds target. w.sums are those of the chunks.
+func (w *workspace) find(p kernel.Path, logits []float32, peak, scale, least float32, target uint64) int32 {
+	c := 0
+	for ; target >= w.sums[c]; c++ {
+		target -= w.sums[c]
 	}
+	from := c * vec.SampleChunk
+	chunk := logits[from:min(from+vec.SampleChunk, len(logits))]
+	vec.Weigh(p, chunk, peak, scale, least, w.chunk[:], w.sums)
+	w.weighed = false
+	i := 0
+	for ; target >= uint64(int64(w.chunk[i])); i++ {
+		target -= uint64(int64(w.chunk[i]))
+	}
+	return int32(from + i)
+}
+
+// weighList sets the weights of the list, and returns their sum.
+func (w *workspace) weighList(p kernel.Path, peak, scale float32) uint64 {
+	w.weighed = false // the sums are needed here
+	n := len(w.list.logits)
+	w.weights = sized(w.weights, max(n, vec.SampleChunk))
+	total := vec.Weigh(p, w.list.logits, peak, scale, 1, w.weights, w.sums)
+	w.list.weights = w.weights[:n]
 	return total
 }
 
@@ -335,120 +377,4 @@ func share(total uint64, p float32) uint64 {
 	hi, lo := bits.Mul64(total, max(1, uint64(float64(p)*(1<<56))))
 	lo, carry := bits.Add64(lo, 1<<56-1, 0)
 	return (hi+carry)<<8 | lo>>56
-}
-
-// lastOfBuckets finds, of all tokens in order, the one at which the mass reaches need, and the mass up to and with it.
-func (w *workspace) lastOfBuckets(logits []float32, need uint64) (candidate, uint64) {
-	var mass [lastBucket + 1]uint64
-	for i, b := range w.buckets[:len(w.weights)] {
-		mass[b] += w.weights[i]
-	}
-	var above uint64
-	b := 0
-	for ; above+mass[b] < need; b++ {
-		above += mass[b]
-	}
-	w.list = w.list[:0]
-	for i, k := range w.buckets {
-		if int(k) == b {
-			w.list = append(w.list, candidate{logits[i], int32(i), w.weights[i]})
-		}
-	}
-	return lastOfMass(w.list, above, need)
-}
-
-// selectTop sets w.list to the k first tokens in order, themselves in no order.
-func (w *workspace) selectTop(logits []float32, peak float32, k int) {
-	// A histogram over the distance from the peak leaves few to select from.
-	const perUnit = 8
-	var counts [lastBucket + 1]int32
-	n := len(logits)
-	w.buckets = slices.Grow(w.buckets[:0], n)[:n]
-	for i, l := range logits {
-		b := uint8(lastBucket)
-		if d := (peak - l) * perUnit; d < lastBucket {
-			b = uint8(d)
-		}
-		w.buckets[i] = b
-		counts[b]++
-	}
-	b, sum := 0, int(counts[0])
-	for sum < k {
-		b++
-		sum += int(counts[b])
-	}
-	w.list = w.list[:0]
-	for i, v := range w.buckets {
-		if int(v) <= b {
-			w.list = append(w.list, candidate{logit: logits[i], id: int32(i)})
-		}
-	}
-	// Quickselect: the first k of the list.
-	low, high := 0, len(w.list)
-	for high-low > 1 && k > low && k < high {
-		m := partition(w.list[low:high]) + low // w.list[m] is in its place
-		switch {
-		case k <= m:
-			high = m
-		default:
-			low = m + 1
-		}
-	}
-	w.list = w.list[:k]
-}
-
-// lastOfMass finds, of tokens that follow others of mass above, the one at which the mass reaches need; it reorders list.
-// need is above the given mass and at most all of it.
-func lastOfMass(list []candidate, above, need uint64) (candidate, uint64) {
-	for {
-		m := partition(list)
-		var left uint64
-		for _, c := range list[:m] {
-			left += c.weight
-		}
-		switch {
-		case above+left >= need:
-			list = list[:m]
-		case above+left+list[m].weight >= need:
-			return list[m], above + left + list[m].weight
-		default:
-			above += left + list[m].weight
-			list = list[m+1:]
-		}
-	}
-}
-
-// partition puts one element into its place in order, those before it to the left and the others to the right, and returns
-// the place. Ids differ, so no two elements are equal. The element is the median of three at scattered places, so that
-// no likely order of logits makes selection slow; which one it is does not show in any result.
-func partition(list []candidate) int {
-	n := len(list)
-	h := uint64(n) * 0x9E3779B97F4A7C15
-	place := func() int {
-		h ^= h >> 29
-		h *= 0xBF58476D1CE4E5B9
-		hi, _ := bits.Mul64(h, uint64(n))
-		return int(hi)
-	}
-	a, b, c := place(), place(), place()
-	if list[b].before(list[a]) {
-		a, b = b, a
-	}
-	if list[c].before(list[b]) {
-		b = c
-		if list[b].before(list[a]) {
-			b = a
-		}
-	}
-	n--
-	list[b], list[n] = list[n], list[b]
-	p, m := list[n], 0
-	for i, c := range list[:n] {
-		if c.before(p) {
-			list[i], list[m] = list[m], c
-			m++
-		}
-	}
-	list[m], list[n] = list[n], list[m]
-	return m
 }

@@ -333,7 +333,7 @@ func (d *decoder) messages(f *Field) error {
 		if i >= MaxMessages {
 			return llm.Invalid(f.Name, "%s may have at most %d messages", f.Name, MaxMessages)
 		}
-		m, err := d.message(at(f.Name, i))
+		m, err := d.message(func() string { return at(f.Name, i) })
 		ms = append(ms, m)
 		return err
 	})
@@ -344,10 +344,10 @@ func (d *decoder) messages(f *Field) error {
 	return err
 }
 
-// message takes one message; field is its name in errors. tool_call_id and unknown keys are ignored.
-func (d *decoder) message(field string) (m llm.Message, err error) {
+// message takes one message; name gives its name for errors. tool_call_id and unknown keys are ignored.
+func (d *decoder) message(name func() string) (m llm.Message, err error) {
 	if d.kind() != '{' {
-		return m, d.wrongType(field, field, "an object")
+		return m, d.wrongType(name(), name(), "an object")
 	}
 	hasContent := false
 	err = d.object(func(key []byte) (err error) {
@@ -356,19 +356,22 @@ func (d *decoder) message(field string) (m llm.Message, err error) {
 		}
 		switch k := string(key); k {
 		case "role":
-			m.Role, err = d.text(field + ".role")
+			if d.kind() != '"' {
+				return d.wrongType(name()+".role", name()+".role", "a string")
+			}
+			m.Role, err = d.role()
 		case "name":
-			m.Name, err = d.text(field + ".name")
+			m.Name, err = d.text(name() + ".name")
 			if len(m.Name) > MaxNameLen {
-				return rangeError(field+".name", "at most "+strconv.Itoa(MaxNameLen)+" bytes long")
+				return rangeError(name()+".name", "at most "+strconv.Itoa(MaxNameLen)+" bytes long")
 			}
 		case "content":
 			hasContent = true
-			m.Content, err = d.content(field + ".content")
+			m.Content, err = d.content(name)
 		case "tool_calls":
-			err = d.onlyNoOp(&Field{Name: field + "." + k, Note: "tool calling", NoOp: []string{`[]`}})
+			err = d.onlyNoOp(&Field{Name: name() + "." + k, Note: "tool calling", NoOp: []string{`[]`}})
 		case "function_call", "audio":
-			err = d.onlyNoOp(&Field{Name: field + "." + k, Note: "messages are text only"})
+			err = d.onlyNoOp(&Field{Name: name() + "." + k, Note: "messages are text only"})
 		default:
 			err = d.skip()
 		}
@@ -380,23 +383,37 @@ func (d *decoder) message(field string) (m llm.Message, err error) {
 	switch m.Role {
 	case "system", "developer", "user", "assistant", "tool":
 	case "":
-		return m, llm.Invalid(field+".role", "%s.role is required: system, developer, user, assistant or tool", field)
+		return m, llm.Invalid(name()+".role", "%s.role is required: system, developer, user, assistant or tool", name())
 	default:
-		return m, llm.Invalid(field+".role", "%s.role is not one of the supported roles system, developer, user, assistant and tool", field)
+		return m, llm.Invalid(name()+".role", "%s.role is not one of the supported roles system, developer, user, assistant and tool", name())
 	}
 	if !hasContent {
-		return m, llm.Invalid(field+".content", "%s.content is required: a string or an array of text parts", field)
+		return m, llm.Invalid(name()+".content", "%s.content is required: a string or an array of text parts", name())
 	}
 	return m, nil
 }
 
+// role takes a string without a copy of the usual ones.
+func (d *decoder) role() (string, error) {
+	b, err := d.bytes()
+	switch string(b) {
+	case "system":
+		return "system", err
+	case "user":
+		return "user", err
+	case "assistant":
+		return "assistant", err
+	}
+	return string(b), err
+}
+
 // content takes a string or an array of text parts, which it joins with newlines.
-func (d *decoder) content(field string) (string, error) {
-	switch d.kind() {
-	case '"':
+func (d *decoder) content(name func() string) (string, error) {
+	if d.kind() == '"' {
 		return d.str()
-	case '[':
-	default:
+	}
+	field := name() + ".content"
+	if d.kind() != '[' {
 		return "", d.wrongType(field, field, "a string or an array of text parts")
 	}
 	var parts []string

@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	sdk "github.com/openai/openai-go/v3"
 
 	"kvasir/internal/llm"
 )
@@ -118,45 +117,6 @@ func TestLogprobs(t *testing.T) {
 	w := `"delta":{"content":"x"},"logprobs":{"content":[{"token":"x","logprob":-9999.0,"bytes":[120],"top_logprobs":[{"token":"y","logprob":-0.25,"bytes":[121]}]}],"refusal":null},"finish_reason":null`
 	if !strings.Contains(got[1], w) {
 		t.Errorf("got %s\nwant %s", got[1], w)
-	}
-}
-
-// TestResponsesParse reads whole bodies with OpenAI's own types.
-func TestResponsesParse(t *testing.T) {
-	usage := llm.Usage{PromptTokens: 9, CachedTokens: 0, CompletionTokens: 3}
-	c := mustDecode(t, Chat, base[Chat]+`,"logprobs":true,"top_logprobs":3,"n":2}`)
-	r := NewResponse(c)
-	for _, ev := range halves {
-		r.Add(ev)
-		ev.Choice = 1
-		r.Add(ev)
-	}
-	body := r.Append(nil, head, usage)
-	var chat sdk.ChatCompletion
-	if err := json.Unmarshal(body, &chat); err != nil {
-		t.Fatal(err)
-	}
-	ch := chat.Choices[1]
-	if chat.ID != "id-1" || chat.Model != `m"x` || ch.Index != 1 || ch.Message.Content != "éx" || ch.Message.Role != "assistant" || ch.FinishReason != "length" {
-		t.Errorf("%+v", chat)
-	}
-	if lp := ch.Logprobs.Content; len(lp) != 3 || lp[0].Bytes[0] != 0xc3 || len(lp[0].TopLogprobs) != 3 || lp[2].TopLogprobs[0].Token != "y" {
-		t.Errorf("%+v", lp)
-	}
-	if u := chat.Usage; u.PromptTokens != 9 || u.CompletionTokens != 3 || u.TotalTokens != 12 || !u.PromptTokensDetails.JSON.CachedTokens.Valid() {
-		t.Errorf("usage %s", u.RawJSON())
-	}
-	c = mustDecode(t, Completions, base[Completions]+`,"logprobs":1}`)
-	r = NewResponse(c)
-	for _, ev := range halves {
-		r.Add(ev)
-	}
-	var comp sdk.Completion
-	if err := json.Unmarshal(r.Append(nil, head, usage), &comp); err != nil {
-		t.Fatal(err)
-	}
-	if ch := comp.Choices[0]; ch.Text != "éx" || ch.FinishReason != "length" || len(ch.Logprobs.Tokens) != 3 || ch.Logprobs.TopLogprobs[0]["a"] != -2 || ch.Logprobs.TextOffset[2] != 1 {
-		t.Errorf("%+v", comp)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"unicode/utf16"
 	"unicode/utf8"
+	"unsafe"
 
 	"kvasir/internal/llm"
 )
@@ -21,6 +22,7 @@ type reader struct {
 	b     []byte
 	i     int
 	depth int
+	fresh bool // what bytes returned last is a slice of its own
 }
 
 func (r *reader) syntax(what string) error {
@@ -149,6 +151,9 @@ func (r *reader) leave() { r.depth-- }
 // str takes a string.
 func (r *reader) str() (string, error) {
 	b, err := r.bytes()
+	if len(b) > 0 && r.fresh {
+		return unsafe.String(&b[0], len(b)), err // nobody else has b
+	}
 	return string(b), err
 }
 
@@ -159,6 +164,7 @@ func (r *reader) bytes() ([]byte, error) {
 		return nil, r.syntax("a string")
 	}
 	r.i++
+	r.fresh = false
 	s := r.b[r.i:]
 	end := closingQuote(s)
 	if end < 0 {
@@ -174,6 +180,7 @@ func (r *reader) bytes() ([]byte, error) {
 		return nil, llm.Invalid("", "the body is not valid UTF-8")
 	}
 	if i := bytes.IndexByte(s, '\\'); i >= 0 {
+		r.fresh = true
 		return r.unescape(s, i)
 	}
 	r.i += len(s) + 1

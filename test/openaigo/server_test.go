@@ -1,8 +1,11 @@
-package server
+// Package openaigo holds the server and its JSON against OpenAI's Go client: its requests, its types, its errors and retries.
+// The client is slow to compile, with -race and for fuzzing above all; so no other package's tests import it but test/e2e's.
+package openaigo
 
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -11,19 +14,23 @@ import (
 	"github.com/openai/openai-go/v3/option"
 
 	"kvasir/internal/llm"
+	"kvasir/internal/server"
 )
 
 // sdk is OpenAI's own client of a server with generator g.
-func sdk(t *testing.T, g Generator, o Options) openai.Client {
+func sdk(t *testing.T, g server.Generator, o server.Options) openai.Client {
 	t.Helper()
-	o.Log = quiet()
-	ts := httptest.NewServer(New(g, o).Handler())
+	o.Log = slog.New(slog.DiscardHandler)
+	ts := httptest.NewServer(server.New(g, o).Handler())
 	t.Cleanup(ts.Close)
 	return openai.NewClient(option.WithBaseURL(ts.URL+"/v1"), option.WithAPIKey("sk-test"), option.WithHTTPClient(ts.Client()))
 }
 
 // sdkOf is the same as a pointer, so that its services can be called in one expression.
-func sdkOf(t *testing.T, g Generator) *openai.Client { c := sdk(t, g, Options{}); return &c }
+func sdkOf(t *testing.T, g server.Generator) *openai.Client {
+	c := sdk(t, g, server.Options{})
+	return &c
+}
 
 func sdkChat() openai.ChatCompletionNewParams {
 	return openai.ChatCompletionNewParams{Model: "smol", Messages: []openai.ChatCompletionMessageParamUnion{
@@ -34,7 +41,7 @@ func sdkChat() openai.ChatCompletionNewParams {
 
 func TestOpenAIGoChat(t *testing.T) {
 	g := newFake(always(hello()))
-	c := sdk(t, g, Options{Keys: fakeKeys{"sk-test": "alice"}})
+	c := sdk(t, g, server.Options{Keys: fakeKeys{"sk-test": "alice"}})
 	got, err := c.Chat.Completions.New(t.Context(), sdkChat())
 	if err != nil {
 		t.Fatal(err)
@@ -56,7 +63,7 @@ func TestOpenAIGoChatStream(t *testing.T) {
 	tok := llm.TokenInfo{TokenLogprob: llm.TokenLogprob{ID: 5, Bytes: []byte("Hel"), Logprob: -0.5}, Top: []llm.TokenLogprob{{ID: 5, Bytes: []byte("Hel"), Logprob: -0.5}}}
 	s := hello()
 	s.steps[0].event.Tokens = []llm.TokenInfo{tok}
-	c := sdk(t, newFake(always(s)), Options{})
+	c := sdk(t, newFake(always(s)), server.Options{})
 	p := sdkChat()
 	p.Logprobs, p.TopLogprobs = openai.Bool(true), openai.Int(1)
 	p.StreamOptions = openai.ChatCompletionStreamOptionsParam{IncludeUsage: openai.Bool(true)}
@@ -85,7 +92,7 @@ func TestOpenAIGoCompletions(t *testing.T) {
 	s := hello()
 	s.steps = []step{text("a"), {event: llm.Event{Choice: 1, Text: "b", Finish: "length"}}, finish("stop")}
 	g := newFake(always(s))
-	c := sdk(t, g, Options{})
+	c := sdk(t, g, server.Options{})
 	p := openai.CompletionNewParams{Model: "org/smol", Prompt: openai.CompletionNewParamsPromptUnion{OfArrayOfTokenArrays: [][]int64{{1, 2}, {3}}},
 		LogitBias: map[string]int64{"7": -100}, Stop: openai.CompletionNewParamsStopUnion{OfStringArray: []string{"\n"}}}
 	got, err := c.Completions.New(t.Context(), p)
@@ -115,7 +122,7 @@ func TestOpenAIGoCompletions(t *testing.T) {
 }
 
 func TestOpenAIGoModels(t *testing.T) {
-	c := sdk(t, newFake(always(hello())), Options{})
+	c := sdk(t, newFake(always(hello())), server.Options{})
 	list, err := c.Models.List(t.Context())
 	if err != nil || len(list.Data) != 2 || list.Data[1].ID != "org/smol" {
 		t.Errorf("%+v %v", list, err)
@@ -129,13 +136,13 @@ func TestOpenAIGoModels(t *testing.T) {
 func TestOpenAIGoErrors(t *testing.T) {
 	g := newFake(always(hello()))
 	for name, c := range map[string]struct {
-		o           Options
+		o           server.Options
 		script      func(*llm.Request) (*fakeStream, error)
 		change      func(*openai.ChatCompletionNewParams)
 		status      int
 		code, param string
 	}{
-		"key":   {o: Options{Keys: fakeKeys{"other": "x"}}, status: 401, code: "invalid_api_key"},
+		"key":   {o: server.Options{Keys: fakeKeys{"other": "x"}}, status: 401, code: "invalid_api_key"},
 		"model": {change: func(p *openai.ChatCompletionNewParams) { p.Model = "gpt-9" }, status: 404, code: "model_not_found", param: "model"},
 		"tools": {change: func(p *openai.ChatCompletionNewParams) {
 			p.Tools = []openai.ChatCompletionToolUnionParam{openai.ChatCompletionFunctionTool(openai.FunctionDefinitionParam{Name: "f"})}
@@ -185,7 +192,7 @@ func TestOpenAIGoRetries(t *testing.T) {
 	tries := 0
 	g := newFake(func(r *llm.Request) (*fakeStream, error) {
 		tries++
-		return nil, &llm.Error{Kind: llm.KindUnavailable, Code: codeTimeout, Message: "too long"}
+		return nil, &llm.Error{Kind: llm.KindUnavailable, Code: "timeout", Message: "too long"}
 	})
 	if _, err := sdkOf(t, g).Chat.Completions.New(t.Context(), sdkChat()); err == nil || tries != 1 {
 		t.Errorf("timeout: %d tries, %v", tries, err)
@@ -193,7 +200,7 @@ func TestOpenAIGoRetries(t *testing.T) {
 }
 
 func TestOpenAIGoStreamError(t *testing.T) {
-	c := sdk(t, newFake(always(fakeStream{steps: []step{text("a"), {err: &llm.Error{Kind: llm.KindUnavailable, Message: "went away"}}}})), Options{})
+	c := sdk(t, newFake(always(fakeStream{steps: []step{text("a"), {err: &llm.Error{Kind: llm.KindUnavailable, Message: "went away"}}}})), server.Options{})
 	stream := c.Chat.Completions.NewStreaming(t.Context(), sdkChat())
 	defer stream.Close()
 	chunks := 0
@@ -207,7 +214,7 @@ func TestOpenAIGoStreamError(t *testing.T) {
 
 func TestOpenAIGoCancel(t *testing.T) {
 	s := &fakeStream{steps: []step{text("a"), never()}}
-	c := sdk(t, newFake(one(s)), Options{})
+	c := sdk(t, newFake(one(s)), server.Options{})
 	ctx, cancel := context.WithCancel(t.Context())
 	stream := c.Chat.Completions.NewStreaming(ctx, sdkChat())
 	if !stream.Next() {
