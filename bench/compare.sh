@@ -10,10 +10,11 @@
 #   VLLM=1     also measures vLLM, set up by peers.sh
 #   PYTHON     a Python that has aiohttp             (python3)
 #   BATTERY    further flags of battery.py           e.g. "--only repeat,exact"
-#   BENCH      further flags of kvasir bench         e.g. "--rounds 5 --prompt-tokens 8000"
-# OUT_DIR gets machine.txt, battery.txt, battery.json, bench.txt, bench.json and a log of each server.
+#   PEER_FLAGS further flags of llama-server         e.g. "-np 8 -c 16384"
+#   BENCH      further flags of kvasir bench         e.g. "--rounds 5 --only cold,warm,itl"
+# OUT_DIR gets machine.txt, limits.txt, limits.json (the machine's own limits), bench.txt, bench.json, bench.svg, battery.txt, battery.json and a log of each server.
 set -euo pipefail
-[ $# -eq 1 ] || { sed -n '2,/^set /s/^# \{0,1\}//p' "$0" | sed '$d'; exit 2; }
+[ $# -eq 1 ] || { sed -n '2,/^set /s/^# \{0,1\}//p' "$0"; exit 2; }
 mkdir -p "$1"
 out=$(cd "$1" && pwd)
 cd "$(dirname "$0")/.."
@@ -25,6 +26,7 @@ threads=${THREADS:-2}
 python=${PYTHON:-python3}
 read -ra battery <<<"${BATTERY:-}"
 read -ra bench <<<"${BENCH:-}"
+read -ra peer_flags <<<"${PEER_FLAGS:-}"
 
 pids=()
 state=$(mktemp -d)
@@ -64,7 +66,7 @@ start() {
 port=$(free_port)
 start kvasir "$port" "$kvasir" serve --model "$model" --served-model-name smol --addr "127.0.0.1:$port" --threads "$threads" --data-dir "$state" --log-level warn
 port=$(free_port)
-start llama "$port" "$peers/llama-server" -m "$peer_model" --alias smol --host 127.0.0.1 --port "$port" -t "$threads"
+start llama "$port" "$peers/llama-server" -m "$peer_model" --alias smol --host 127.0.0.1 --port "$port" -t "$threads" "${peer_flags[@]}"
 if [ -n "${VLLM:-}" ]; then
   port=$(free_port)
   start vllm "$port" "$peers/vllm-serve" "$port"
@@ -78,10 +80,11 @@ fi
   uname -srm
   uptime
 } | tee "$out/machine.txt"
-urls=()
-for s in "${servers[@]}"; do urls+=(--url "$s"); done
+urls=(--url "${servers[0]}")
+for s in "${servers[@]:1}"; do urls+=(--against "$s"); done
 failed=0
-"$kvasir" bench "${urls[@]}" --json "$out/bench.json" "${bench[@]}" | tee "$out/bench.txt" || failed=1
+"$kvasir" bench machine --json "$out/limits.json" | tee "$out/limits.txt" || failed=1
+"$kvasir" bench "${urls[@]}" --json "$out/bench.json" --svg "$out/bench.svg" "${bench[@]}" | tee "$out/bench.txt" || failed=1
 "$python" bench/battery.py "${servers[@]}" --json "$out/battery.json" "${battery[@]}" | tee "$out/battery.txt" || failed=1
 uptime | tee -a "$out/machine.txt"
 exit $failed

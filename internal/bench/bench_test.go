@@ -5,19 +5,15 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 )
-
-var update = flag.Bool("update", false, "write testdata anew")
 
 // A fake is a server whose tokens are words and whose prefix cache is exact: what it reports follows from what it was sent.
 type fake struct {
@@ -77,9 +73,8 @@ func (f *fake) serve(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, `{"error":{"code":"context_length_exceeded"}}`, http.StatusBadRequest)
 		return
 	}
-	crowd := strings.Contains(prompt, "# Question 1") && !strings.Contains(prompt, "# Question 1:")
-	if crowd {
-		f.gate.pass() // all clients of a crowd must be there at once
+	if n == togetherTokens {
+		f.gate.pass() // all clients must be there at once
 	} else {
 		f.log.mu.Lock()
 		f.log.calls = append(f.log.calls, fmt.Sprintf("%s/%d", f.name, n))
@@ -100,8 +95,9 @@ func (f *fake) serve(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Server", "fake")
 	for range n {
-		fmt.Fprintf(w, "data: {\"system_fingerprint\":\"fp-%s\",\"choices\":[{\"text\":\" x\"}]}\n\n", f.name)
+		fmt.Fprintf(w, "data: {\"system_fingerprint\":\"fp-%s\",\"choices\":[{\"text\":\" x\",\"finish_reason\":null}]}\n\n", f.name)
 	}
+	fmt.Fprint(w, "data: {\"choices\":[{\"text\":\"\",\"finish_reason\":\"length\"}]}\n\n")
 	if !f.silent {
 		fmt.Fprintf(w, "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":%d,\"completion_tokens\":%d,\"prompt_tokens_details\":{\"cached_tokens\":%d}}}\n\n", len(words), n, cached)
 	}
@@ -117,13 +113,21 @@ func (f *fake) target(t *testing.T) Target {
 	return h
 }
 
+// small are the options of the tests: everything but itl and the loads.
+func small() Options {
+	return Options{Rounds: 2, Only: []string{"cold", "warm", "extend", "decode", "streams", "together", "keys", "long"}, PromptTokens: []int{100, 300}, LongTokens: 400,
+		ExtendTokens: 80, Depths: []int{0, 300}, GenTokens: 5, SharedTokens: 200, Clients: 3, Keystrokes: 2, Seed: 7}
+}
+
 func TestRunAlternatesAndCounts(t *testing.T) {
-	const rounds, clients, gen = 2, 3, 5
+	o := small()
 	log := &callLog{}
-	a, b := newFake(t, "a", log, clients), newFake(t, "b", log, clients)
+	a, b := newFake(t, "a", log, o.Clients), newFake(t, "b", log, o.Clients)
 	var progress []string
-	rep, err := Run(context.Background(), []Target{a.target(t), b.target(t)}, Options{Rounds: rounds, PromptTokens: []int{100, 300}, ExtendTokens: 80, GenTokens: gen,
-		Clients: clients, Seed: 7, Progress: func(done, total int, step string) { progress = append(progress, fmt.Sprintf("%d/%d", done, total)) }})
+	rounds := []int{}
+	o.Progress = func(done, total int, step string) { progress = append(progress, fmt.Sprintf("%d/%d", done, total)) }
+	o.BeforeRound = func(_ context.Context, round int) error { rounds = append(rounds, round); return nil }
+	rep, err := Run(context.Background(), []Target{a.target(t), b.target(t)}, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,69 +135,86 @@ func TestRunAlternatesAndCounts(t *testing.T) {
 		t.Fatal(rep.Errors)
 	}
 
-	// Calls before the rounds: both warmed up, the first calibrates. Then every step a, b.
+	// Calls before the rounds: both warmed up, the first calibrates. Then every step a, b; those of the crowd in together are not logged.
 	want := []string{"a/2", "a/1", "a/1", "b/2"}
-	for range rounds {
-		for _, n := range []int{1, 1, 1, gen, 1, 1, 1, gen, gen, 1} {
-			want = append(want, fmt.Sprintf("a/%d", n), fmt.Sprintf("b/%d", n))
+	steps := [][]int{{1}, {1}, {1, 1, 1, 1}, {1, 1, 1, 1}, {1, 1}, {1, 1}, {5}, {5}, {1, 5, 5, 5}, {1}, {1, 1, 1}, {1}}
+	for range o.Rounds {
+		for _, calls := range steps {
+			for _, target := range "ab" {
+				for _, n := range calls {
+					want = append(want, fmt.Sprintf("%c/%d", target, n))
+				}
+			}
 		}
 	}
 	if !slices.Equal(log.calls, want) {
 		t.Errorf("calls\n%v, want\n%v", log.calls, want)
 	}
-	if n := rounds * 11 * 2; len(progress) != n || progress[0] != fmt.Sprintf("0/%d", n) || progress[n-1] != fmt.Sprintf("%d/%d", n-1, n) {
+	if n := o.Rounds * len(steps) * 2; len(progress) != n || progress[0] != fmt.Sprintf("0/%d", n) || progress[n-1] != fmt.Sprintf("%d/%d", n-1, n) {
 		t.Errorf("progress %v", progress)
 	}
+	if !slices.Equal(rounds, []int{0, 1}) {
+		t.Errorf("before rounds %v", rounds)
+	}
 
-	questionWords := len(strings.Fields(question(1)))
-	names := map[string]int{}
+	const questionWords = 8
+	count := map[string]int{}
 	for _, m := range rep.Results {
-		names[m.Name]++
+		count[m.Scenario+"/"+m.Name]++
 		if len(m.Series) != 2 || m.Series[0].Target != "a" || m.Series[1].Target != "b" {
 			t.Fatalf("%s: series %+v", m.Name, m.Series)
 		}
 		for _, s := range m.Series {
-			if len(s.Values) != rounds || len(s.Prompt) != rounds || len(s.Cached) != rounds {
-				t.Fatalf("%s %s: %+v", m.Name, s.Target, s)
+			quick := m.Name == Running || m.Name == ITL50 || m.Name == ITL95 // a fake may be so quick that these have no values
+			if len(s.Values) == 0 && quick {
+				continue
 			}
-			for i := range rounds {
+			perRound := map[string]int{"warm": warmQuestions, "keys": o.Keystrokes}[m.Scenario]
+			if n := o.Rounds * max(1, perRound); !quick && len(s.Values) != n || len(s.Values) != len(s.Prompt) || len(s.Prompt) != len(s.Cached) {
+				t.Fatalf("%s/%s %s: %+v", m.Scenario, m.Name, s.Target, s)
+			}
+			for i := range s.Values {
 				p, c := s.Prompt[i], s.Cached[i]
-				switch m.Name {
-				case ColdTTFT, Prefill:
+				switch m.Scenario {
+				case "cold", "long":
 					if off := p - m.PromptTokens; off < -m.PromptTokens/8 || off > m.PromptTokens/8 || c != 0 {
 						t.Errorf("%s %d %s: a prompt of %d tokens, %d cached", m.Name, m.PromptTokens, s.Target, p, c)
 					}
-				case WarmTTFT:
-					// Shared with the cold prompt: the prefix and the beginning of the question.
-					if p-c < 1 || p-c > questionWords {
-						t.Errorf("%s %d %s: %d of %d cached", m.Name, m.PromptTokens, s.Target, c, p)
+				case "warm":
+					if p-c != questionWords {
+						t.Errorf("warm %d %s: %d of %d cached", m.PromptTokens, s.Target, c, p)
 					}
-				case Extend:
+				case "extend":
 					if n := p - c; n < 60 || n > 100 || p < m.PromptTokens {
 						t.Errorf("%s %d %s: %d computed", m.Name, m.PromptTokens, s.Target, n)
 					}
-				case TogetherTokens:
-					// The fake computes the fresh prefix once, as an exact server does.
-					if v := int(s.Values[i]); v != p-c || v < 300*7/8 || v > 300*9/8+clients*questionWords {
-						t.Errorf("%s: %v computed of %d, %d cached", m.Name, v, p, c)
+				case "together":
+					if v := int(s.Values[i]); m.Name == Computed && (v != p-c || v < 200*7/8 || v > 200*9/8+o.Clients*questionWords) {
+						t.Errorf("%v computed of %d, %d cached", v, p, c)
 					}
-				case SharedDecode:
-					if p-c > clients*questionWords {
-						t.Errorf("%s: %d of %d cached", m.Name, c, p)
+				case "streams":
+					if p-c != o.Clients*questionWords || s.Calls[i] != o.Clients {
+						t.Errorf("%s: %d of %d cached in %d calls", m.Name, c, p, s.Calls[i])
 					}
 				}
 			}
 		}
-		if r := m.Series[0].Ratio; r == nil || *r != 1 {
-			t.Errorf("%s: ratio of the first target to itself %v", m.Name, r)
+		if m.Series[0].Ahead != nil {
+			t.Errorf("%s: the first target is ahead of itself by %v", m.Name, *m.Series[0].Ahead)
 		}
-		if r := m.Series[1].Ratio; r == nil || *r != m.Series[1].Median/m.Series[0].Median {
-			t.Errorf("%s: ratio %v", m.Name, r)
+		if v, w := m.Series[0].Median, m.Series[1].Median; v > 0 && w > 0 {
+			if k := metricOf(m.Scenario, m.Name); k.more {
+				v, w = 1/v, 1/w
+			}
+			if r := m.Series[1].Ahead; r == nil || *r/(w/v) < 0.999 || *r/(w/v) > 1.001 {
+				t.Errorf("%s: ahead %v, want %v", m.Name, r, w/v)
+			}
 		}
 	}
-	for name, n := range map[string]int{ColdTTFT: 2, WarmTTFT: 2, Prefill: 2, Extend: 2, Decode: 3, SharedDecode: 1, Together: 1, TogetherFirst: 1, TogetherTokens: 1, EnginePrefill: 0} {
-		if names[name] != n {
-			t.Errorf("%d figures %s, want %d", names[name], name, n)
+	for name, n := range map[string]int{"cold/ttft": 2, "cold/prefill": 2, "warm/ttft": 2, "extend/prefill": 2, "decode/decode": 2, "decode/itl_p50": 2, "decode/itl_p95": 2, "streams/total": 1,
+		"together/wall": 1, "together/wall_by_cold": 1, "together/slowest_ttft": 1, "together/computed": 1, "keys/ttft": 1, "long/ttft": 1, "cold/engine_prefill": 0} {
+		if count[name] != n {
+			t.Errorf("%d figures %s, want %d", count[name], name, n)
 		}
 	}
 	for _, f := range []*fake{a, b} {
@@ -206,8 +227,8 @@ func TestRunAlternatesAndCounts(t *testing.T) {
 	// No text of one target is warm for another, even if both are the same server.
 	for _, p := range a.seen[1:] {
 		for _, q := range b.seen[1:] {
-			if len(p) > 20 && len(q) > 20 && p[0] == q[0] && p[1] == q[1] {
-				t.Fatalf("both targets got a text that begins with %q", p[:2])
+			if len(p) > 20 && len(q) > 20 && p[0] == q[0] && p[1] == q[1] && p[2] == q[2] && p[3] == q[3] {
+				t.Fatalf("both targets got a text that begins with %q", p[:4])
 			}
 		}
 	}
@@ -220,7 +241,8 @@ func TestRunNotesFailedSteps(t *testing.T) {
 	log := &callLog{}
 	f := newFake(t, "a", log, 1)
 	f.context = 900 // the calibrating text fits
-	rep, err := Run(context.Background(), []Target{f.target(t)}, Options{Rounds: 1, PromptTokens: []int{100, 2000}, GenTokens: 2, Seed: 1})
+	o := Options{Rounds: 1, Only: []string{"long", "cold", "decode"}, PromptTokens: []int{100}, LongTokens: 2000, Depths: []int{2000, 0}, GenTokens: 2, Seed: 1}
+	rep, err := Run(context.Background(), []Target{f.target(t)}, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -231,7 +253,7 @@ func TestRunNotesFailedSteps(t *testing.T) {
 		}
 		steps = append(steps, e.Step)
 	}
-	if want := "2000 tokens cold, 2000 tokens warm, decode behind 2000 tokens"; strings.Join(steps, ", ") != want {
+	if want := "decode behind 2000 tokens, 2000 tokens cold"; strings.Join(steps, ", ") != want {
 		t.Errorf("failed %q, want %q", steps, want)
 	}
 	for _, m := range rep.Results {
@@ -240,34 +262,40 @@ func TestRunNotesFailedSteps(t *testing.T) {
 		}
 	}
 	var b bytes.Buffer
-	if err := rep.WriteTable(&b); err != nil || strings.Count(b.String(), "failed: a, round 1, ") != 3 {
+	if err := rep.WriteTable(&b); err != nil || strings.Count(b.String(), "failed: a, round 1, ") != 2 {
 		t.Errorf("%v, table\n%s", err, &b)
 	}
 }
 
 func TestRunErrors(t *testing.T) {
 	f := newFake(t, "a", &callLog{}, 1)
-	ok := Options{Rounds: 1, PromptTokens: []int{100}, GenTokens: 2}
 	mute := newFake(t, "mute", &callLog{}, 1)
 	mute.silent = true
 	gone := newFake(t, "gone", &callLog{}, 1)
 	gone.Close()
-	change := func(f func(*Options)) Options { o := ok; f(&o); return o }
+	change := func(f func(*Options)) Options { o := small(); f(&o); return o }
 	for _, c := range []struct {
 		name    string
 		targets []Target
 		o       Options
 		want    string
 	}{
-		{"no target", nil, ok, "nothing to measure"},
-		{"same name", []Target{f.target(t), f.target(t)}, ok, "two targets"},
-		{"rounds", []Target{f.target(t)}, change(func(o *Options) { o.Rounds = 0 }), "rounds"},
-		{"no length", []Target{f.target(t)}, change(func(o *Options) { o.PromptTokens = nil }), "no prompt length"},
+		{"no target", nil, small(), "nothing to measure"},
+		{"same name", []Target{f.target(t), f.target(t)}, small(), "two targets"},
+		{"rounds", []Target{f.target(t)}, change(func(o *Options) { o.Rounds = 0 }), "rounds: 0"},
+		{"no such scenario", []Target{f.target(t)}, change(func(o *Options) { o.Only = []string{"cold", "hot"} }), `no scenario "hot"; there are cold, warm`},
+		{"no scenario", []Target{f.target(t)}, change(func(o *Options) { o.Only = []string{} }), "no scenario"},
+		{"no length", []Target{f.target(t)}, change(func(o *Options) { o.PromptTokens = nil }), "prompt tokens: 0"},
 		{"short prompt", []Target{f.target(t)}, change(func(o *Options) { o.PromptTokens = []int{8} }), "at least 64"},
+		{"short depth", []Target{f.target(t)}, change(func(o *Options) { o.Depths = []int{0, 8} }), "decode depth: 8"},
 		{"one token", []Target{f.target(t)}, change(func(o *Options) { o.GenTokens = 1 }), "at least 2"},
-		{"negative", []Target{f.target(t)}, change(func(o *Options) { o.Clients = -1 }), "negative"},
-		{"no usage", []Target{mute.target(t)}, ok, "mute: the target reports no usage"},
-		{"not there", []Target{f.target(t), gone.target(t)}, ok, "gone: "},
+		{"negative", []Target{f.target(t)}, change(func(o *Options) { o.Clients = -1 }), "clients: -1"},
+		{"requests", []Target{f.target(t)}, change(func(o *Options) { o.Only = []string{"rag"}; o.Requests = 2 }), "requests: 2; at least 3"},
+		{"no usage", []Target{mute.target(t)}, small(), "mute: the target reports no usage"},
+		{"not there", []Target{f.target(t), gone.target(t)}, small(), "gone: "},
+		{"before a round", []Target{f.target(t)}, change(func(o *Options) {
+			o.BeforeRound = func(context.Context, int) error { return errors.New("no limits") }
+		}), "no limits"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := Run(context.Background(), c.targets, c.o)
@@ -279,21 +307,26 @@ func TestRunErrors(t *testing.T) {
 			}
 		})
 	}
+	// What a scenario does not need is not asked for.
+	if _, err := Run(context.Background(), []Target{f.target(t)}, Options{Rounds: 1, Only: []string{"cold"}, PromptTokens: []int{100}}); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestRunCanceled(t *testing.T) {
 	f := newFake(t, "a", &callLog{}, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	rep, err := Run(ctx, []Target{f.target(t)}, Options{Rounds: 100, PromptTokens: []int{100}, GenTokens: 2, Progress: func(done, total int, step string) {
-		if done == 5 { // the second round's second step
+	o := Options{Rounds: 100, Only: []string{"cold", "decode"}, PromptTokens: []int{100}, Depths: []int{0}, GenTokens: 2, Progress: func(done, total int, step string) {
+		if done == 3 { // the second round's second step
 			cancel()
 		}
-	}})
+	}}
+	rep, err := Run(ctx, []Target{f.target(t)}, o)
 	if !errors.Is(err, context.Canceled) || rep == nil || len(rep.Errors) > 0 {
 		t.Fatalf("%v, %+v", err, rep)
 	}
-	if m := rep.measure(ColdTTFT, 100); len(m.Series) != 1 || len(m.Series[0].Values) != 2 || m.Series[0].Median == 0 {
+	if m := rep.measure("cold", TTFT, 100); len(m.Series) != 1 || len(m.Series[0].Values) != 2 || m.Series[0].Median == 0 {
 		t.Errorf("what was measured before: %+v", m)
 	}
 }
@@ -307,98 +340,94 @@ func (engine) Describe() Description {
 
 func (e engine) Complete(_ context.Context, c Call) (Result, error) {
 	n := len(strings.Fields(c.Prompt))
-	return Result{First: 2 * time.Second, Last: 4 * time.Second, PromptTokens: n, CompletionTokens: c.MaxTokens, CachedTokens: e.cached,
+	return Result{Events: []time.Duration{2 * time.Second, 3 * time.Second, 4 * time.Second}, PromptTokens: n, CompletionTokens: c.MaxTokens, CachedTokens: e.cached,
 		Prefill: time.Second, Decode: time.Second}, nil
 }
 
 func TestRates(t *testing.T) {
-	rep, err := Run(context.Background(), []Target{engine{cached: 10}}, Options{Rounds: 3, PromptTokens: []int{200}, ExtendTokens: 100, GenTokens: 11, Seed: 3})
+	o := Options{Rounds: 3, Only: []string{"cold", "extend", "decode"}, PromptTokens: []int{200}, ExtendTokens: 100, Depths: []int{0, 200}, GenTokens: 11, Seed: 3}
+	rep, err := Run(context.Background(), []Target{engine{cached: 10}}, o)
 	if err != nil || len(rep.Errors) > 0 {
 		t.Fatal(err, rep.Errors)
 	}
-	value := func(name string, tokens int) (float64, int) {
-		s := rep.measure(name, tokens).series("engine")
+	value := func(scenario, name string, tokens int) (float64, int) {
+		s := rep.measure(scenario, name, tokens).series("engine")
 		return s.Median, medianInt(s.Prompt)
 	}
 	for _, c := range []struct {
-		name    string
-		tokens  int
-		seconds float64
-	}{{Prefill, 200, 2}, {EnginePrefill, 200, 1}, {Extend, 200, 2}, {EngineExtend, 200, 1}} {
-		if v, prompt := value(c.name, c.tokens); v != float64(prompt-10)/c.seconds {
-			t.Errorf("%s: %v tokens/s for %d tokens in %v s", c.name, v, prompt-10, c.seconds)
+		scenario, name string
+		seconds        float64
+	}{{"cold", Prefill, 2}, {"cold", EnginePrefill, 1}, {"extend", Prefill, 2}, {"extend", EnginePrefill, 1}} {
+		if v, prompt := value(c.scenario, c.name, 200); v != float64(prompt-10)/c.seconds {
+			t.Errorf("%s/%s: %v tokens/s for %d tokens in %v s", c.scenario, c.name, v, prompt-10, c.seconds)
 		}
 	}
 	for _, n := range []int{0, 200} {
-		if v, _ := value(Decode, n); v != 5 {
-			t.Errorf("decode at %d: %v, want 5", n, v)
+		for name, want := range map[string]float64{Decode: 5, EngineDecode: 10, EngineSteps: 2, ITL50: 1000, ITL95: 1000} {
+			if v, _ := value("decode", name, n); v != want {
+				t.Errorf("%s at %d: %v, want %v", name, n, v, want)
+			}
 		}
-		if v, _ := value(EngineDecode, n); v != 10 {
-			t.Errorf("engine decode at %d: %v, want 10", n, v)
+		if s := rep.measure("decode", Decode, n).series("engine"); !slices.Equal(s.Notes, []string{severalAtOnce}) {
+			t.Errorf("notes %q", s.Notes)
 		}
 	}
-	if v, _ := value(ColdTTFT, 200); v != 2000 {
+	if v, _ := value("cold", TTFT, 200); v != 2000 {
 		t.Errorf("cold TTFT %v ms, want 2000", v)
 	}
 
-	// A target that does not say what was cached gets no rate that would need it.
-	rep, err = Run(context.Background(), []Target{engine{cached: -1}}, Options{Rounds: 1, PromptTokens: []int{200}, ExtendTokens: 100, GenTokens: 2, Clients: 2})
+	// A target that does not say what was cached gets no rate that would need it, and that is said.
+	o.Only, o.Rounds, o.Clients, o.SharedTokens = []string{"extend", "together"}, 1, 2, 200
+	rep, err = Run(context.Background(), []Target{engine{cached: -1}}, o)
 	if err != nil || len(rep.Errors) > 0 {
 		t.Fatal(err, rep.Errors)
 	}
 	for _, m := range rep.Results {
-		if m.Name == Extend || m.Name == EngineExtend || m.Name == TogetherTokens {
-			t.Errorf("%s without cached tokens", m.Name)
+		if m.Name == Computed || m.Scenario == "extend" && (len(m.Series[0].Values) > 0 || len(m.Series[0].Notes) != 1) {
+			t.Errorf("%s without cached tokens: %+v", m.Name, m.Series[0])
 		}
 	}
 }
 
-func TestMedian(t *testing.T) {
+// Tokens that arrive together are one arrival, whatever comes between two of them.
+func TestArrivals(t *testing.T) {
+	us := func(v ...int) (d []time.Duration) {
+		for _, x := range v {
+			d = append(d, time.Duration(x)*time.Microsecond)
+		}
+		return d
+	}
+	for _, c := range []struct{ events, want []time.Duration }{
+		{nil, nil}, {us(5), us(5)}, {us(0, 200, 400, 601), us(0, 601)}, {us(0, 1000, 1001, 1002, 2000, 3000), us(0, 1000, 2000, 3000)},
+	} {
+		if got := arrivals(c.events); !slices.Equal(got, c.want) {
+			t.Errorf("%v: %v, want %v", c.events, got, c.want)
+		}
+	}
+	if g := gaps(us(0, 1000, 4000)); !slices.Equal(g, []float64{1, 3}) {
+		t.Errorf("gaps %v", g)
+	}
+	if r := (Result{Events: us(0, 1, 2, 3000), CompletionTokens: 4}); !inBursts(&r) {
+		t.Error("three tokens at once were not noticed")
+	}
+	if r := (Result{Events: us(0, 1000, 2000, 3000), CompletionTokens: 4}); inBursts(&r) {
+		t.Error("tokens one by one were taken for several")
+	}
+}
+
+func TestQuantile(t *testing.T) {
 	for _, c := range []struct {
-		v    []float64
-		want float64
-	}{{[]float64{3}, 3}, {[]float64{3, 1}, 2}, {[]float64{9, 1, 2}, 2}, {[]float64{4, 1, 3, 2}, 2.5}} {
-		if got := median(c.v); got != c.want {
-			t.Errorf("median(%v) = %v", c.v, got)
+		v       []float64
+		q, want float64
+	}{{[]float64{3}, 0.5, 3}, {[]float64{3, 1}, 0.5, 2}, {[]float64{9, 1, 2}, 0.5, 2}, {[]float64{4, 1, 3, 2}, 0.5, 2.5}, {[]float64{0, 10}, 0.1, 1}, {[]float64{0, 10}, 0.9, 9},
+		{[]float64{5, 1, 2, 3, 4}, 0, 1}, {[]float64{5, 1, 2, 3, 4}, 1, 5}, {[]float64{5, 1, 2, 3, 4}, 0.25, 2}} {
+		if got := quantile(c.v, c.q); got != c.want {
+			t.Errorf("quantile(%v, %v) = %v, want %v", c.v, c.q, got, c.want)
 		}
 	}
 }
 
-// The JSON form and the table are read by others: a change of testdata is a change for them.
-func TestReportForms(t *testing.T) {
-	r := newReport(Options{Rounds: 3, PromptTokens: []int{2000}, ExtendTokens: 512, GenTokens: 64, Clients: 8, Seed: 42})
-	r.Time = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	r.Machine = Machine{CPU: "Some CPU", CPUs: 2, OS: "linux/amd64", Kvasir: "v1.0.0", Go: "go1.26"}
-	r.Targets = []Description{{Name: "a", Kind: "http", URL: "http://127.0.0.1:1", Model: "m", Server: "s", Version: "fp"}, {Name: "long-name", Kind: "engine", Model: "m", Path: "avx2", Threads: 2, Version: "v1"}}
-	for i, v := range []float64{700, 680, 690} {
-		r.add(0, ColdTTFT, 2000, v, []Result{{PromptTokens: 2001, CachedTokens: 0}})
-		r.add(1, ColdTTFT, 2000, v*2, []Result{{PromptTokens: 2001, CachedTokens: -1}})
-		r.add(1, Decode, 0, 100.26+float64(i), []Result{{PromptTokens: 12, CachedTokens: 11}})
-		r.add(0, TogetherTokens, 2000, 2080, []Result{{PromptTokens: 2010, CachedTokens: 2000}, {PromptTokens: 2010, CachedTokens: -1}})
-	}
-	r.fail(0, 1, "decode", errors.New("it broke"))
-	r.finish()
-	var js, table bytes.Buffer
-	if err := errors.Join(r.WriteJSON(&js), r.WriteTable(&table)); err != nil {
-		t.Fatal(err)
-	}
-	for name, got := range map[string][]byte{"testdata/report.json": js.Bytes(), "testdata/report.txt": table.Bytes()} {
-		if *update {
-			if err := os.WriteFile(name, got, 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !bytes.Equal(got, want) {
-			t.Errorf("%s differs (-update writes it anew); got\n%s", name, got)
-		}
-	}
-}
-
-func TestProse(t *testing.T) {
+func TestTexts(t *testing.T) {
 	a := prose(1, "x", "0", 3000)
 	if a != prose(1, "x", "0", 3000) {
 		t.Error("the same arguments gave two texts")
@@ -425,5 +454,12 @@ func TestProse(t *testing.T) {
 	}
 	if len(first) != 200 {
 		t.Errorf("%d first lines of 200 texts", len(first))
+	}
+	f := source(1, "x", "0", 3000)
+	if len(f) != 3000 || f != source(1, "x", "0", 4000)[:3000] {
+		t.Errorf("source: %d bytes", len(f))
+	}
+	if g := source(1, "x", "1", 3000); g == f || strings.SplitN(g, "\n", 2)[1][:2000] != strings.SplitN(f, "\n", 2)[1][:2000] {
+		t.Error("salt changes more or less than the first line of a source")
 	}
 }

@@ -10,17 +10,19 @@ import (
 )
 
 // ReportVersion is the version of the JSON form; it grows when a field changes its meaning or goes away.
-const ReportVersion = 1
+const ReportVersion = 2
 
 // A Report is what Run measured. It is also the JSON form.
 type Report struct {
 	Version int           `json:"version"`
+	Command string        `json:"command,omitempty"` // filled in by Run's caller, like Machine
 	Time    time.Time     `json:"time"`
 	Machine Machine       `json:"machine"`
 	Options ReportOptions `json:"options"`
 	Targets []Description `json:"targets"`
 	Results []*Measure    `json:"results"`
 	Errors  []StepError   `json:"errors"`
+	Limits  *Limits       `json:"limits,omitempty"` // what Share is the share of
 }
 
 // Machine is where Run ran, filled in by its caller.
@@ -34,34 +36,52 @@ type Machine struct {
 
 // ReportOptions are the Options that the figures depend on.
 type ReportOptions struct {
-	Rounds       int    `json:"rounds"`
-	PromptTokens []int  `json:"prompt_tokens"`
-	ExtendTokens int    `json:"extend_tokens"`
-	GenTokens    int    `json:"gen_tokens"`
-	Clients      int    `json:"clients"`
-	Seed         uint64 `json:"seed"`
+	Rounds       int      `json:"rounds"`
+	Scenarios    []string `json:"scenarios"`
+	PromptTokens []int    `json:"prompt_tokens"`
+	LongTokens   int      `json:"long_tokens"`
+	ExtendTokens int      `json:"extend_tokens"`
+	Depths       []int    `json:"depths"`
+	GenTokens    int      `json:"gen_tokens"`
+	SharedTokens int      `json:"shared_tokens"`
+	Clients      int      `json:"clients"`
+	Keystrokes   int      `json:"keystrokes"`
+	ITLStreams   int      `json:"itl_streams"`
+	ITLTokens    int      `json:"itl_tokens"`
+	Requests     int      `json:"requests"`
+	Seed         uint64   `json:"seed"`
 }
 
-// A Measure is one figure at one prompt length, for each target that gave it.
+// A Measure is one figure of a scenario at one prompt length, for each target that gave it.
 type Measure struct {
-	Name         string    `json:"name"`          // one of the constants
-	Unit         string    `json:"unit"`          // "ms", "tokens/s" or "tokens"
-	PromptTokens int       `json:"prompt_tokens"` // the length asked for; 0 is a short question
+	Scenario     string    `json:"scenario"`
+	Name         string    `json:"name"` // one of the constants
+	Unit         string    `json:"unit"`
+	PromptTokens int       `json:"prompt_tokens"` // the length asked for; 0 if none was
 	Series       []*Series `json:"series"`
 }
 
-// A Series holds a target's values, one a round.
+// A Series holds a target's values in the order in which they were measured.
 type Series struct {
 	Target string    `json:"target"`
 	Values []float64 `json:"values"`
 	Median float64   `json:"median"`
-	Min    float64   `json:"min"`
-	Max    float64   `json:"max"`
-	Ratio  *float64  `json:"ratio"` // median by the first target's median; null where that has none
+	P10    float64   `json:"p10"`
+	P90    float64   `json:"p90"`
+	// Ahead is how many times better the first target's median is than this one: above 1 the first target is ahead. Null for the first
+	// target itself, and where one of the two has no figure.
+	Ahead *float64 `json:"ahead"`
 
-	// As reported by the target in each round, summed over the clients of it.
+	// As reported by the target for each value, summed over the calls that it comes from.
+	Calls  []int `json:"calls"`
 	Prompt []int `json:"prompt_tokens"`
 	Cached []int `json:"cached_tokens"` // -1 where it does not say
+
+	// What the machine could do at best, in the measure's unit, and the median's share of it (Report.Hold).
+	Limit float64 `json:"limit,omitempty"`
+	Share float64 `json:"share,omitempty"`
+
+	Notes []string `json:"notes,omitempty"`
 }
 
 // A StepError is a step that failed.
@@ -74,23 +94,12 @@ type StepError struct {
 
 func newReport(o Options) *Report {
 	return &Report{Version: ReportVersion, Time: time.Now().UTC().Truncate(time.Second), Results: []*Measure{}, Errors: []StepError{},
-		Options: ReportOptions{o.Rounds, slices.Clone(o.PromptTokens), o.ExtendTokens, o.GenTokens, o.Clients, o.Seed}}
+		Options: ReportOptions{o.Rounds, slices.Clone(o.Only), slices.Clone(o.PromptTokens), o.LongTokens, o.ExtendTokens, slices.Clone(o.Depths), o.GenTokens,
+			o.SharedTokens, o.Clients, o.Keystrokes, o.ITLStreams, o.ITLTokens, o.Requests, o.Seed}}
 }
 
-// unit of a measure.
-func unit(name string) string {
-	switch name {
-	case ColdTTFT, WarmTTFT, Together, TogetherFirst:
-		return "ms"
-	case TogetherTokens:
-		return "tokens"
-	}
-	return "tokens/s"
-}
-
-func (r *Report) add(target int, name string, tokens int, value float64, rs []Result) {
-	m := r.measure(name, tokens)
-	s := m.series(r.Targets[target].Name)
+func (r *Report) add(target int, scenario, name string, tokens int, value float64, rs []Result) {
+	s := r.measure(scenario, name, tokens).series(r.Targets[target].Name)
 	s.Values = append(s.Values, value)
 	prompt, cached := 0, 0
 	for _, x := range rs {
@@ -100,17 +109,30 @@ func (r *Report) add(target int, name string, tokens int, value float64, rs []Re
 		} else {
 			cached += x.CachedTokens
 		}
+		for _, n := range x.Notes {
+			s.note(n)
+		}
 	}
-	s.Prompt, s.Cached = append(s.Prompt, prompt), append(s.Cached, cached)
+	s.Calls, s.Prompt, s.Cached = append(s.Calls, len(rs)), append(s.Prompt, prompt), append(s.Cached, cached)
 }
 
-func (r *Report) measure(name string, tokens int) *Measure {
+func (r *Report) note(target int, scenario, name string, tokens int, text string) {
+	r.measure(scenario, name, tokens).series(r.Targets[target].Name).note(text)
+}
+
+func (s *Series) note(text string) {
+	if !slices.Contains(s.Notes, text) {
+		s.Notes = append(s.Notes, text)
+	}
+}
+
+func (r *Report) measure(scenario, name string, tokens int) *Measure {
 	for _, m := range r.Results {
-		if m.Name == name && m.PromptTokens == tokens {
+		if m.Scenario == scenario && m.Name == name && m.PromptTokens == tokens {
 			return m
 		}
 	}
-	m := &Measure{Name: name, Unit: unit(name), PromptTokens: tokens}
+	m := &Measure{Scenario: scenario, Name: name, Unit: metricOf(scenario, name).unit, PromptTokens: tokens}
 	r.Results = append(r.Results, m)
 	return m
 }
@@ -121,7 +143,7 @@ func (m *Measure) series(target string) *Series {
 			return s
 		}
 	}
-	s := &Series{Target: target}
+	s := &Series{Target: target, Values: []float64{}}
 	m.Series = append(m.Series, s)
 	return s
 }
@@ -130,35 +152,44 @@ func (r *Report) fail(target, round int, step string, err error) {
 	r.Errors = append(r.Errors, StepError{r.Targets[target].Name, round + 1, step, err.Error()})
 }
 
-// finish computes what follows from the values.
+// finish computes what follows from the values. Measures stand in the order of the scenarios and series in that of the targets, whatever
+// failed first.
 func (r *Report) finish() {
 	for _, m := range r.Results {
+		slices.SortStableFunc(m.Series, func(a, b *Series) int { return r.target(a.Target) - r.target(b.Target) })
 		var base *Series
 		for _, s := range m.Series {
-			s.Median, s.Min, s.Max = median(s.Values), slices.Min(s.Values), slices.Max(s.Values)
+			if len(s.Values) == 0 {
+				continue
+			}
+			s.Median, s.P10, s.P90 = median(s.Values), quantile(s.Values, 0.1), quantile(s.Values, 0.9)
 			if s.Target == r.Targets[0].Name {
 				base = s
 			}
 		}
+		k := metricOf(m.Scenario, m.Name)
 		for _, s := range m.Series {
-			if base != nil && base.Median > 0 {
-				ratio := s.Median / base.Median
-				s.Ratio = &ratio
+			if k.plain || base == nil || s == base || base.Median <= 0 || s.Median <= 0 {
+				continue
 			}
+			ahead := s.Median / base.Median
+			if k.more {
+				ahead = 1 / ahead
+			}
+			s.Ahead = &ahead
 		}
 	}
-}
-
-func median(v []float64) float64 {
-	s := slices.Sorted(slices.Values(v))
-	n := len(s)
-	if n%2 == 1 {
-		return s[n/2]
+	order := map[string]int{}
+	for i, s := range Scenarios() {
+		order[s.Name] = i
 	}
-	return (s[n/2-1] + s[n/2]) / 2
+	slices.SortStableFunc(r.Results, func(a, b *Measure) int { return order[a.Scenario] - order[b.Scenario] })
 }
 
-func medianInt(v []int) int { return slices.Sorted(slices.Values(v))[len(v)/2] }
+// target is the index of the target called name.
+func (r *Report) target(name string) int {
+	return slices.IndexFunc(r.Targets, func(d Description) bool { return d.Name == name })
+}
 
 // WriteJSON writes the report, indented.
 func (r *Report) WriteJSON(w io.Writer) error {
@@ -167,102 +198,29 @@ func (r *Report) WriteJSON(w io.Writer) error {
 	return e.Encode(r)
 }
 
-var titles = map[string]string{
-	ColdTTFT: "cold TTFT", WarmTTFT: "warm TTFT", Prefill: "prefill", EnginePrefill: "prefill, engine alone", Extend: "prefill behind",
-	EngineExtend: "prefill behind, engine alone", Decode: "decode", EngineDecode: "decode, engine alone", SharedDecode: "clients, cached prefix",
-	Together: "clients, fresh prefix: all done", TogetherFirst: "clients, fresh prefix: slowest TTFT", TogetherTokens: "clients, fresh prefix: computed",
+// tokens is the length of a measure's prompts for people: what was asked for, else what the first target reports, else "".
+func (r *Report) tokens(m *Measure) int {
+	if m.PromptTokens > 0 {
+		return m.PromptTokens
+	}
+	for _, s := range m.Series {
+		if len(s.Prompt) > 0 {
+			return medianInt(s.Prompt) / max(1, medianInt(s.Calls))
+		}
+	}
+	return 0
 }
 
-// WriteTable writes the report for people: a line for each measure and target.
-func (r *Report) WriteTable(w io.Writer) error {
-	rows := [][]string{{"measure", "tokens", "target", "median", "min", "max", "unit", "cached", "ratio"}}
-	for _, m := range r.Results {
-		title := titles[m.Name]
-		if strings.HasPrefix(title, "clients") {
-			title = fmt.Sprintf("%d %s", r.Options.Clients, title)
-		}
-		tokens := fmt.Sprint(m.PromptTokens)
-		if m.PromptTokens == 0 {
-			tokens = "short"
-		}
-		for i, s := range m.Series {
-			cached, ratio := "?", "-"
-			if c := medianInt(s.Cached); c >= 0 {
-				cached = fmt.Sprintf("%d/%d", c, medianInt(s.Prompt))
-			}
-			if s.Ratio != nil {
-				ratio = fmt.Sprintf("%.2f", *s.Ratio)
-			}
-			row := []string{"", "", s.Target, figure(s.Median), figure(s.Min), figure(s.Max), m.Unit, cached, ratio}
-			if i == 0 {
-				row[0], row[1] = title, tokens
-			}
-			rows = append(rows, row)
-		}
+// title is a measure for people, without its prompt length.
+func (r *Report) title(m *Measure) string {
+	t := metricOf(m.Scenario, m.Name).title
+	switch {
+	case m.Scenario == "streams" || m.Scenario == "together":
+		t = fmt.Sprintf("%d %s", r.Options.Clients, t)
+	case strings.HasPrefix(t, "streams alone"):
+		t = fmt.Sprintf("%d %s", r.Options.ITLStreams, t)
+	case slices.Contains(Loads(), m.Scenario):
+		t = m.Scenario + ": " + t
 	}
-	var b strings.Builder
-	align(&b, rows, map[int]bool{1: true, 3: true, 4: true, 5: true, 7: true, 8: true})
-	for _, e := range r.Errors {
-		fmt.Fprintf(&b, "failed: %s, round %d, %s: %s\n", e.Target, e.Round, e.Step, e.Error)
-	}
-	if len(r.Targets) > 1 {
-		fmt.Fprintf(&b, "ratio: median by that of %s\n", r.Targets[0].Name)
-	}
-	for _, t := range r.Targets {
-		fmt.Fprintf(&b, "%s: %s\n", t.Name, t)
-	}
-	m := r.Machine
-	fmt.Fprintf(&b, "measured by kvasir %s (%s, %s) on %s, %d CPUs; %d rounds, seed %d\n", m.Kvasir, m.Go, m.OS, m.CPU, m.CPUs, r.Options.Rounds, r.Options.Seed)
-	_, err := io.WriteString(w, b.String())
-	return err
-}
-
-// String is the description as one line.
-func (d Description) String() string {
-	var p []string
-	add := func(format, v string) {
-		if v != "" {
-			p = append(p, fmt.Sprintf(format, v))
-		}
-	}
-	add("%s", d.URL)
-	add("model %s", d.Model)
-	add("server %s", d.Server)
-	add("version %s", d.Version)
-	add("CPU path %s", d.Path)
-	if d.Threads > 0 {
-		p = append(p, fmt.Sprintf("%d threads", d.Threads))
-	}
-	return strings.Join(p, ", ")
-}
-
-func figure(v float64) string {
-	if v >= 1000 {
-		return fmt.Sprintf("%.0f", v)
-	}
-	return fmt.Sprintf("%.1f", v)
-}
-
-// align writes rows in columns, those of right flush right.
-func align(b *strings.Builder, rows [][]string, right map[int]bool) {
-	width := make([]int, len(rows[0]))
-	for _, row := range rows {
-		for i, c := range row {
-			width[i] = max(width[i], len(c))
-		}
-	}
-	for _, row := range rows {
-		var line strings.Builder
-		for i, c := range row {
-			if i > 0 {
-				line.WriteString("  ")
-			}
-			if right[i] {
-				fmt.Fprintf(&line, "%*s", width[i], c)
-			} else {
-				fmt.Fprintf(&line, "%-*s", width[i], c)
-			}
-		}
-		b.WriteString(strings.TrimRight(line.String(), " ") + "\n")
-	}
+	return t
 }
