@@ -59,12 +59,14 @@ func (e *Engine) Step(b *Batch) error {
 
 // reach tells the memory tier which blocks the step writes.
 func (e *Engine) reach(b *Batch) {
+	last, size := 0, e.model.Layout.BlockSize
 	for i := range b.Segs {
 		g := &b.Segs[i]
-		for j := max(0, g.Pos/e.model.Layout.BlockSize); j < len(g.Table) && j*e.model.Layout.BlockSize < g.Pos+g.N; j++ {
-			e.mem.Reach(g.Table[j])
+		for j := max(0, g.Pos/size); j < len(g.Table) && j*size < g.Pos+g.N; j++ {
+			last = max(last, int(g.Table[j])+1)
 		}
 	}
+	e.mem.Reach(last)
 }
 
 // Logits is row i of the wanted rows of the last Step, in the batch's order. Valid until the next Step.
@@ -75,7 +77,7 @@ func (e *Engine) MaxRows() int { return e.maxRows }
 
 // Copy copies the KV of the first n tokens of block src into dst and zeroes the rest of dst.
 func (e *Engine) Copy(dst, src int32, n int) {
-	e.mem.Reach(dst)
+	e.mem.Reach(int(dst) + 1)
 	e.model.Layout.CopyTokens(e.mem.Block(dst), e.mem.Block(src), n)
 }
 

@@ -144,7 +144,7 @@ func (s *Scheduler) plan() {
 
 // Rows that a step computes at least, whatever the target: fewer would waste the weights that are read for them.
 const (
-	minRowsBeside = 16  // beside running streams
+	minRowsBeside = 8   // beside running streams
 	minRowsAlone  = 128 // with prompts alone
 )
 

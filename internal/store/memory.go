@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"kvasir/internal/mmap"
@@ -19,16 +20,23 @@ type Memory struct {
 	size  int // bytes of a block, a multiple of 64
 	count int
 
-	// Blocks below the mark are backed by physical memory, or will be in a moment: getting it from the system takes milliseconds, which no
-	// step is to wait for.
-	mark    atomic.Int32
+	reached atomic.Int32 // one more than the last block that was written
+	busy    atomic.Int64 // when that was last said, in nanoseconds after start
+	start   time.Time
 	more    chan struct{}
+	done    chan struct{}
 	closing sync.Once
 	ended   sync.WaitGroup
 }
 
-// aheadBytes is how much memory beyond the blocks in use is got ahead of them.
-const aheadBytes = 64 << 20
+// Getting memory from the system takes milliseconds where a step has a few, above all on virtual machines. So it is got ahead of the blocks in
+// use: at least some, whatever it costs, and more while nothing is computed.
+const (
+	leastAhead = 32 << 20
+	mostAhead  = 256 << 20
+	unitAhead  = 8 << 20
+	idleAfter  = 20 * time.Millisecond
+)
 
 // NewMemory maps count blocks of size bytes each (rounded up to 64).
 func NewMemory(count, size int) (*Memory, error) {
@@ -41,9 +49,9 @@ func NewMemory(count, size int) (*Memory, error) {
 		return nil, fmt.Errorf("memory tier of %d bytes: %w", count*size, err)
 	}
 	m.Huge()
-	t := &Memory{m: m, size: size, count: count, more: make(chan struct{}, 1)}
+	t := &Memory{m: m, size: size, count: count, start: time.Now(), more: make(chan struct{}, 1), done: make(chan struct{})}
+	t.busy.Store(-int64(idleAfter))
 	t.ended.Go(t.populate)
-	t.more <- struct{}{}
 	return t, nil
 }
 
@@ -59,11 +67,12 @@ func (m *Memory) Block(id int32) []uint16 {
 	return unsafe.Slice((*uint16)(unsafe.Pointer(&b[0])), len(b)/2)
 }
 
-// Reach tells that block id is about to be written. Blocks are handed out in rising order at first, so that those after it come next.
-// It never waits.
-func (m *Memory) Reach(id int32) {
-	mark := int(m.mark.Load())
-	if mark < m.count && int(id)+aheadBytes/m.size/2 >= mark {
+// Reach tells that blocks below n are about to be written. Blocks are handed out in rising order at first, so that those after them come next. It
+// never waits.
+func (m *Memory) Reach(n int) {
+	m.busy.Store(int64(time.Since(m.start)))
+	if n > int(m.reached.Load()) {
+		m.reached.Store(int32(n))
 		select {
 		case m.more <- struct{}{}:
 		default:
@@ -71,19 +80,41 @@ func (m *Memory) Reach(id int32) {
 	}
 }
 
-// populate gets physical memory ahead of the blocks in use, whenever Reach says that they come near to the mark.
+// populate gets physical memory ahead of the blocks in use.
 func (m *Memory) populate() {
-	for range m.more {
-		from := int(m.mark.Load())
-		to := min(m.count, from+max(1, aheadBytes/m.size))
-		m.m.Populate(from*m.size, (to-from)*m.size)
-		m.mark.Store(int32(to))
+	end := m.size * m.count
+	for mark := 0; mark < end; {
+		reached := int(m.reached.Load()) * m.size
+		if mark >= reached+mostAhead {
+			select {
+			case <-m.more:
+			case <-m.done:
+				return
+			}
+			continue
+		}
+		if wait := idleAfter - time.Since(m.start) + time.Duration(m.busy.Load()); wait > 0 && mark >= reached+leastAhead {
+			select {
+			case <-time.After(wait):
+			case <-m.done:
+				return
+			}
+			continue
+		}
+		n := min(unitAhead, end-mark)
+		m.m.Populate(mark, n)
+		mark += n
+		select {
+		case <-m.done:
+			return
+		default:
+		}
 	}
 }
 
-// Close unmaps the arena. Reach must not be called any more.
+// Close unmaps the arena.
 func (m *Memory) Close() error {
-	m.closing.Do(func() { close(m.more) })
+	m.closing.Do(func() { close(m.done) })
 	m.ended.Wait()
 	return m.m.Close()
 }

@@ -17,7 +17,7 @@ func TestMemory(t *testing.T) {
 	}
 	var wg sync.WaitGroup
 	for id := range int32(count) {
-		m.Reach(id)
+		m.Reach(int(id) + 1)
 		wg.Go(func() {
 			b := m.Block(id)
 			for i := range b {
@@ -30,7 +30,7 @@ func TestMemory(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	m.Reach(count - 1)
+	m.Reach(count)
 	for id := range int32(count) {
 		for _, x := range m.Block(id) {
 			if x != uint16(id)+1 {
