@@ -19,6 +19,3 @@ func cpuModel() string {
 	}
 	return s
 }
-
-// Cores lists one logical CPU of each physical core that this process may run on. It is nil where that is not known.
-func Cores() []int { return nil }

@@ -100,7 +100,7 @@ func (p *pass) attendRows(layer int, it *attnItem, o *gemm.Matrix) {
 // splitState is where the states of the singles from i on are kept, for one head and split.
 func (p *pass) splitState(plan *attnPlan, head, place int) []float32 {
 	n := p.Group() * vec.StateLen(p.HeadSize)
-	return plan.state[(head*plan.states+place)*n:]
+	return p.state[(head*plan.states+place)*n:]
 }
 
 // attendSplit computes one split of one head for singles that read the same blocks in it. K and V of those that are in this

@@ -64,6 +64,8 @@ type Scratch struct {
 	segOf      []int32     // of each row
 	long       []int32     // rows of long segments
 	plans      [2]attnPlan // of all layers but the last, of the last
+	state      []float32   // of attention [KV head][place][group state]; one layer's at a time
+	unused     int         // steps since most of state was of use
 	own        bool        // of this step: each worker has rows of its own
 	w          []workerScratch
 	lastLogits int // rows that logits is made for
@@ -178,6 +180,13 @@ func (m *Model) prepare(s *Scratch, b *Batch) error {
 	s.own = n <= ownRows
 	m.plan(s, &s.plans[0], b, false)
 	m.plan(s, &s.plans[1], b, true)
+	need := m.KVHeads * max(s.plans[0].states, s.plans[1].states) * m.Group() * vec.StateLen(m.HeadSize)
+	if need >= len(s.state)/8 {
+		s.unused = 0
+	}
+	if s.unused++; need > len(s.state) || s.unused > keepState { // a long sequence that is gone gives its memory back
+		s.state, s.unused = make([]float32, need+need/4), 0
+	}
 	if nl := len(s.logitRow); nl > s.lastLogits {
 		s.lastLogits = max(nl, min(2*s.lastLogits, s.maxRows))
 		s.logits = make([]float32, s.lastLogits*pad32(m.Vocab))
@@ -190,11 +199,9 @@ func (m *Model) prepare(s *Scratch, b *Batch) error {
 type attnPlan struct {
 	single []single // rows whose attention is spread over workers by splits
 	items  []attnItem
-	splits int       // of the longest single row
-	places []int32   // of each single, where the state of each of its splits is
-	states int       // a KV head
-	state  []float32 // [KV head][place][group state]
-	unused int       // steps since most of state was of use
+	splits int     // of the longest single row
+	places []int32 // of each single, where the state of each of its splits is
+	states int     // a KV head
 }
 
 // A single is a row whose attention is computed split by split.
@@ -286,13 +293,6 @@ func (m *Model) plan(s *Scratch, p *attnPlan, b *Batch, last bool) {
 				p.items = append(p.items, it)
 			}
 		}
-	}
-	need := m.KVHeads * p.states * m.Group() * vec.StateLen(m.HeadSize)
-	if need >= len(p.state)/8 {
-		p.unused = 0
-	}
-	if p.unused++; need > len(p.state) || p.unused > keepState { // a long sequence that is gone gives its memory back
-		p.state, p.unused = make([]float32, need+need/4), 0
 	}
 }
 

@@ -85,10 +85,10 @@ func Open(path string, o Options) (_ *Pipeline, err error) {
 		}
 	}()
 	quant := commonType(f)
-	text := make(chan error, 1)
-	go func() { text <- p.openText(f) }() // beside the weights: both take their time
-	p.model, err = model.Load(f, model.Options{Path: o.Path, Context: o.Context, BlockSize: o.BlockSize, Threads: o.Threads})
-	if err := errors.Join(<-text, err); err != nil {
+	if err := p.openText(f); err != nil {
+		return nil, err
+	}
+	if p.model, err = model.Load(f, model.Options{Path: o.Path, Context: o.Context, BlockSize: o.BlockSize, Threads: o.Threads}); err != nil {
 		return nil, err
 	}
 	if n := p.tokenizer.Vocab(); n > p.model.Vocab {

@@ -102,6 +102,11 @@ func (t *Team) Run(n int, f func(*Worker)) (late time.Duration) {
 			bind(t.cpus)
 		}
 	}
+	return t.do(n, f)
+}
+
+// do is Run on the thread as it is.
+func (t *Team) do(n int, f func(*Worker)) (late time.Duration) {
 	t.f = f
 	t.run.Store((t.run.Load()>>16+1)<<16 | uint64(n))
 	for _, w := range t.w[1:n] {
@@ -122,7 +127,7 @@ func (t *Team) Close() {
 	if t.stop.Swap(true) {
 		return
 	}
-	t.Run(len(t.w), func(*Worker) {})
+	t.do(len(t.w), func(*Worker) {}) // whoever closes does not become worker 0
 	t.wg.Wait()
 }
 
