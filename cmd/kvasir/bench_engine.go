@@ -42,6 +42,7 @@ decode against the time in which weights and KV can be read from memory.`,
 			if err := loadSettings(cmd, &s, args); err != nil {
 				return err
 			}
+			s.CacheDisk = "0" // the engine is measured, and a server may have the directory
 			m, err := openModel(cmd.Context(), &s, slog.New(slog.DiscardHandler))
 			if err != nil {
 				return err
@@ -57,7 +58,7 @@ decode against the time in which weights and KV can be read from memory.`,
 			return errors.Join(b.runEngine(cmd, &s, m), stop())
 		},
 	}
-	config.Bind(c.Flags(), &s, "config", "model", "model-dir", "hf-endpoint", "offline", "ctx", "threads", "cache", "cache-mem", "block-size", "max-batch", "drafts", "data-dir")
+	config.Bind(c.Flags(), &s, "config", "model", "model-dir", "hf-endpoint", "offline", "ctx", "threads", "cache", "cache-mem", "block-size", "max-batch", "drafts", "numerics", "data-dir")
 	b.bind(c, append(bench.Standard(), bench.Loads()...))
 	c.Flags().Lookup("only").Usage = "`scenarios` to measure, separated by commas; cold, warm, extend and decode if not given"
 	b.bindLengths(c.Flags())

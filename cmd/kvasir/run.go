@@ -17,6 +17,7 @@ import (
 	"kvasir/internal/config"
 	"kvasir/internal/llm"
 	"kvasir/internal/pipeline"
+	"kvasir/internal/store/disk"
 )
 
 func runCommand() *cobra.Command {
@@ -29,7 +30,7 @@ func runCommand() *cobra.Command {
 		Short: "Chat with a model in the terminal, and see what each turn reuses",
 		Long: `Chat with a model in the terminal. After each answer a line says how many tokens of the prompt came from the cache, how many
 were computed, and how long it took. /reset begins anew, /quit or end of input ends.`,
-		Example: "  kvasir run\n  kvasir run ./model.gguf --system 'You answer in one sentence.'\n  echo 'What is a KV cache?' | kvasir run",
+		Example: "  kvasir run\n  kvasir run ollama:gemma3:270m\n  kvasir run ./model.gguf --system 'You answer in one sentence.'\n  echo 'What is a KV cache?' | kvasir run",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := loadSettings(cmd, &s, args); err != nil {
@@ -40,6 +41,11 @@ were computed, and how long it took. /reset begins anew, /quit or end of input e
 			}
 			ctx := cmd.Context()
 			m, err := openModel(ctx, &s, slog.New(slog.DiscardHandler))
+			if errors.Is(err, disk.ErrInUse) { // a server beside which one chats
+				fmt.Fprintln(os.Stderr, "without the disk cache:", err)
+				s.CacheDisk = "0"
+				m, err = openModel(ctx, &s, slog.New(slog.DiscardHandler))
+			}
 			if err != nil {
 				return err
 			}
@@ -49,7 +55,7 @@ were computed, and how long it took. /reset begins anew, /quit or end of input e
 			return ch.loop(cmd.InOrStdin())
 		},
 	}
-	config.Bind(c.Flags(), &s, "config", "model", "model-dir", "hf-endpoint", "offline", "ctx", "threads", "cache-mem", "block-size", "data-dir")
+	config.Bind(c.Flags(), &s, "config", "model", "model-dir", "hf-endpoint", "offline", "folders", "ctx", "threads", "cache-mem", "block-size", "numerics", "cache-disk", "cache-disk-free", "cache-load", "cache-retention", "cache-write-rate", "data-dir")
 	c.Flags().StringVar(&system, "system", "", "system `message`")
 	c.Flags().Float32Var(&temperature, "temperature", 0, "`temperature` of sampling; 0 takes the most likely token")
 	c.Flags().IntVar(&maxTokens, "max-tokens", 512, "`tokens` that an answer may have")

@@ -2,11 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -25,14 +28,17 @@ func serveCommand() *cobra.Command {
 	var s config.Serve
 	c := &cobra.Command{
 		Use:   "serve",
-		Short: "Serve a model over the OpenAI API",
-		Long: `Serve a model over the OpenAI API. Without flags: the default model of the catalog, fetched once, on 127.0.0.1:8080.
+		Short: "Serve a model, or several, over the OpenAI API",
+		Long: `Serve a model over the OpenAI API. Without flags: the default model of the catalog, fetched once, on 127.0.0.1:8080. With
+--models several: each is loaded when a request first names it, and unloaded when it is idle or another one needs its memory.
 
 Every flag can be set by the environment variable KVASIR_<FLAG> (dashes become underscores) and by the same name in a YAML
 file; a flag wins over the environment, the environment over the file.`,
 		Example: `  kvasir serve
   kvasir serve --model ./model.gguf --served-model-name my-model --ctx 8192
-  kvasir serve --model hf:owner/repo/file.gguf --cache-mem 4GiB
+  kvasir serve --model hf:owner/repo:Q4_K_M --cache-mem 4GiB
+  kvasir serve --models small=smollm2,big=ollama:llama3.2:3b --default-model small
+  kvasir serve --lora support=./support-lora.gguf --lora terse=./terse:0.5
   kvasir serve --addr 0.0.0.0:8080 --api-keys keys.yaml --allowed-hosts llm.example.com`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -65,7 +71,7 @@ func serve(ctx context.Context, s *config.Serve) error {
 	begin := time.Now()
 	log := newLog(s)
 	o := server.Options{AdminKey: s.AdminKey.Reveal(), AllowedHosts: s.AllowedHosts, AllowedOrigins: s.AllowedOrigins, Addr: s.Addr,
-		MaxBody: int64(s.MaxBody), MaxHeader: int(s.MaxHeader), ReadHeaderTimeout: s.ReadHeaderTimeout, ReadTimeout: s.ReadTimeout,
+		DefaultModel: s.DefaultModel, MaxBody: int64(s.MaxBody), MaxHeader: int(s.MaxHeader), ReadHeaderTimeout: s.ReadHeaderTimeout, ReadTimeout: s.ReadTimeout,
 		IdleTimeout: s.IdleTimeout, RequestTimeout: s.RequestTimeout, Log: log, Registry: prometheus.NewRegistry(), Version: versionString()}
 	if s.APIKeys != "" {
 		keys, err := auth.Load(s.APIKeys)
@@ -88,15 +94,14 @@ func serve(ctx context.Context, s *config.Serve) error {
 	srv := server.New(&g, o)
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(context.Background(), ln) }()
-	m, err := openModel(ctx, s, log)
+	m, err := openBackend(ctx, s, log, o.Registry)
 	if err != nil {
 		srv.Shutdown(canceled())
 		<-served
 		return err
 	}
-	o.Registry.MustRegister(pipeline.NewCollector(m.Pipeline))
-	g.model.Store(m.Pipeline)
-	printReady(m, ln.Addr().String(), time.Since(begin))
+	g.model.Store(&m)
+	m.printReady(ln.Addr().String(), time.Since(begin))
 	select {
 	case err = <-served:
 	case <-ctx.Done():
@@ -114,23 +119,52 @@ func serve(ctx context.Context, s *config.Serve) error {
 	return err
 }
 
-// loading stands for the model until that is loaded.
-type loading struct {
-	model atomic.Pointer[pipeline.Pipeline]
+// A backend is what the server serves: one model, or those of --models.
+type backend interface {
+	server.Generator
+	Close(ctx context.Context) error
+	printReady(addr string, took time.Duration)
 }
 
-func (l *loading) Ready() bool { return l.model.Load() != nil }
+func openBackend(ctx context.Context, s *config.Serve, log *slog.Logger, reg *prometheus.Registry) (backend, error) {
+	if len(s.Models) > 0 {
+		return openModels(ctx, s, log, reg)
+	}
+	m, err := openModel(ctx, s, log)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, i := range m.Models() {
+		names = append(append(names, i.ID), i.Aliases...)
+	}
+	if s.DefaultModel != "" && !slices.Contains(names, s.DefaultModel) {
+		return nil, errors.Join(fmt.Errorf("--default-model: %q is not a name of the model; it is served as %s", s.DefaultModel, strings.Join(names, ", ")), m.Close(canceled()))
+	}
+	reg.MustRegister(pipeline.NewCollector(m.Pipeline))
+	return m, nil
+}
+
+// loading stands for the backend until that is there.
+type loading struct {
+	model atomic.Pointer[backend]
+}
+
+func (l *loading) Ready() bool {
+	m := l.model.Load()
+	return m != nil && (*m).Ready()
+}
 
 func (l *loading) Models() []llm.ModelInfo {
 	if m := l.model.Load(); m != nil {
-		return m.Models()
+		return (*m).Models()
 	}
 	return nil
 }
 
 func (l *loading) Generate(ctx context.Context, r *llm.Request) (llm.Stream, error) {
 	if m := l.model.Load(); m != nil {
-		return m.Generate(ctx, r)
+		return (*m).Generate(ctx, r)
 	}
 	return nil, &llm.Error{Kind: llm.KindUnavailable, Message: "the model is loading", RetryAfter: 2}
 }
@@ -159,12 +193,24 @@ func reloadKeys(ctx context.Context, keys *auth.Keys, log *slog.Logger) {
 	}()
 }
 
-func printReady(m *opened, addr string, took time.Duration) {
+func (m *opened) printReady(addr string, took time.Duration) {
 	i := m.Models()[0]
 	fmt.Fprintf(os.Stderr, `ready in %.2f s: http://%s  model %s (%s)  CPU path %s, %d threads
 KV budget %s = %d tokens, context %d tokens
-try: curl http://%s/v1/chat/completions -H 'Content-Type: application/json' -d '{"model":"%s","messages":[{"role":"user","content":"What is a prefix cache?"}]}'
-`, took.Seconds(), addr, i.ID, i.Quant, m.path, m.threads, mebibytes(m.budget), m.KVTokens(), i.Context, addr, i.ID)
+%stry: curl http://%s/v1/chat/completions -H 'Content-Type: application/json' -d '{"model":"%s","messages":[{"role":"user","content":"What is a prefix cache?"}]}'
+`, took.Seconds(), addr, i.ID, i.Quant, m.path, m.threads, mebibytes(m.budget), m.KVTokens(), i.Context, adapterLine(m.Models()[1:]), addr, i.ID)
+}
+
+// adapterLine names the adapters, in a line of its own.
+func adapterLine(list []llm.ModelInfo) string {
+	var names []string
+	for _, a := range list {
+		names = append(names, a.ID)
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return "adapters: " + strings.Join(names, ", ") + "\n"
 }
 
 func mebibytes(n uint64) string {

@@ -23,6 +23,8 @@ type Config struct {
 	BlockSize int // tokens in a block, at least 1
 	// OnEvent, if not nil, is called for every event within the call that causes it. It must not call the Cache.
 	OnEvent func(Event)
+	// Saving says that there is a lower tier: NextSave returns what it is to keep.
+	Saving bool
 }
 
 // A Cache keeps the books. See the package comment; not safe for concurrent use.
@@ -41,6 +43,10 @@ type Cache struct {
 	clock     uint64      // rises at each match and End
 	counters  Stats       // the counters only
 	eventSeq  uint64
+
+	saving  bool
+	unsaved []*node // ready when they were put here, the oldest first
+	saves   []*Save // between NextSave and Saved; Save.index is the place
 }
 
 // New returns an empty cache. It panics if Blocks or BlockSize is out of range.
@@ -48,12 +54,18 @@ func New(cfg Config) *Cache {
 	if cfg.Blocks < 1 || cfg.Blocks > 1<<31-1 || cfg.BlockSize < 1 {
 		panic(fmt.Sprintf("cache: %d blocks of %d tokens", cfg.Blocks, cfg.BlockSize))
 	}
-	c := &Cache{blockSize: cfg.BlockSize, blocks: cfg.Blocks, onEvent: cfg.OnEvent, roots: make(map[Key]*node), free: make([]BlockID, cfg.Blocks)}
+	c := &Cache{blockSize: cfg.BlockSize, blocks: cfg.Blocks, onEvent: cfg.OnEvent, saving: cfg.Saving, roots: make(map[Key]*node), free: make([]BlockID, cfg.Blocks)}
 	for i := range c.free {
 		c.free[i] = BlockID(cfg.Blocks - 1 - i)
 	}
 	return c
 }
+
+// BlockSize is the number of tokens in a block.
+func (c *Cache) BlockSize() int { return c.blockSize }
+
+// Blocks is the number of blocks.
+func (c *Cache) Blocks() int { return c.blocks }
 
 // Begin starts a sequence with a prompt, which it copies. It references what the tree already has of the prompt's full blocks, computed or
 // pending, chooses a copy for the tokens behind them, allocates blocks for the rest of the prompt, and puts these into the tree as pending, so

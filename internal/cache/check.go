@@ -16,6 +16,14 @@ func (c *Cache) Check() error {
 	for _, s := range c.live {
 		k.sequence(s)
 	}
+	for i, s := range c.saves {
+		if s.index != i || s.node.block != s.Block || len(s.node.tokens) < len(s.Tokens) || !s.node.ready() {
+			k.fail("save of %v is not of its node", s.Tokens)
+		}
+		for a := s.node; a != nil; a = a.parent {
+			k.refs[a]++
+		}
+	}
 	for key, root := range c.roots {
 		if root.key != key || root.parent != nil || root.block != noBlock || len(root.tokens) != 0 || root.detached {
 			k.fail("root %v is malformed", key)

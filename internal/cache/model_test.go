@@ -33,6 +33,7 @@ type world struct {
 	followed int
 	lossy    bool  // something computed may be lost for a rare reason
 	vocab    int32 // tokens are below it; 0 if that is not so
+	tier     lowerTier
 }
 
 // An actor is a sequence and what the scheduler knows of it.
@@ -473,10 +474,12 @@ func TestModel(t *testing.T) {
 		t.Run(m.name, func(t *testing.T) {
 			exact, lookups, joined, rematched, drafted, followed := 0, 0, 0, 0, 0, 0
 			var total Stats
+			saved, later, orphans := 0, 0, 0
 			reasons := map[string]int{}
 			for seed := range uint64(m.scripts) {
 				w := newWorld(t, m.blocks, m.blockSize)
 				w.log = append(w.log, fmt.Sprintf("seed %d", seed))
+				w.c.saving = seed%3 == 0
 				j, r := script(w, rand.New(rand.NewPCG(seed, 1)))
 				joined, rematched = joined+j, rematched+r
 				exact, lookups = exact+w.exact, lookups+w.lookups
@@ -488,8 +491,14 @@ func TestModel(t *testing.T) {
 				total.Evicted += st.Evicted
 				total.Deduplicated += st.Deduplicated
 				total.Copies += st.Copies
+				total.Unsaved += st.Unsaved
+				saved, later, orphans = saved+w.tier.done, later+w.tier.later, orphans+w.tier.orphans
 			}
 			t.Logf("%d lookups, %d predicted to the token, %d joins, %d matched again, %d drafts, %d continuations, %+v, %v", lookups, exact, joined, rematched, drafted, followed, total, reasons)
+			t.Logf("%d saved, %d later, %d orphans", saved, later, orphans)
+			if saved == 0 || later == 0 || orphans == 0 {
+				t.Error("the scripts save nothing")
+			}
 			if drafted == 0 || followed == 0 {
 				t.Error("the scripts have no drafts")
 			}
@@ -526,6 +535,7 @@ func script(w *world, r *rand.Rand) (joined, rematched int) {
 			return w.live[r.IntN(len(w.live))]
 		}
 		var a *actor
+		w.saves(r)
 		switch k := r.IntN(100); {
 		case k < 22 && len(w.live) < 8:
 			var p []int32
@@ -543,7 +553,7 @@ func script(w *world, r *rand.Rand) (joined, rematched int) {
 				joined += min(1, b.s.Decision().Joined)
 			} else if tooLong := len(p) > len(w.kv)*w.c.blockSize; errors.Is(err, ErrTooLong) != tooLong || !tooLong && !errors.Is(err, ErrNoSpace) {
 				w.fatalf("begin: %v", err)
-			} else if !tooLong && len(w.live) == 0 {
+			} else if !tooLong && len(w.live)+len(w.tier.open) == 0 {
 				w.fatalf("no space with nothing live")
 			}
 		case k < 50:
@@ -595,6 +605,7 @@ func script(w *world, r *rand.Rand) (joined, rematched int) {
 			}
 		}
 	}
+	w.saveAll()
 	// Either all but one end, and that one must go on alone; or all go on together, where only space may stop them.
 	if len(w.live) > 0 && r.IntN(2) == 0 {
 		last := w.live[r.IntN(len(w.live))]

@@ -24,6 +24,8 @@ type node struct {
 	refs     int32
 	heapPos  int32 // index in Cache.evictable, or -1
 	detached bool  // out of the tree; the block goes with the last reference
+	queued   bool  // in Cache.unsaved
+	retried  bool  // was queued once more, with all before it
 }
 
 // search returns the index of n's first child that is not below q, that is, where q is or would be.
@@ -214,6 +216,7 @@ func (c *Cache) complete(n *node) {
 	if n.full(c.blockSize) {
 		n.key = Chain(n.parent.key, nil, n.tokens)
 		c.emit(Stored, n)
+		c.enqueue(n)
 	}
 	// p is the last sibling that is not above n.tokens[:k]. If it is no prefix of n, it differs at l < k, and so do all between n.tokens[:l] and it.
 	for k := len(n.tokens) - 1; k > 0; {

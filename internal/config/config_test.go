@@ -99,6 +99,10 @@ func TestEverySettingEveryWay(t *testing.T) {
 			v = "debug"
 		case "log-format":
 			v = "json"
+		case "numerics":
+			v = "accurate"
+		case "cache-load":
+			v = "always"
 		}
 		byFlag, err1 := parse(t, "", nil, "--"+st.name+"="+v)
 		byEnv, err2 := parse(t, "", map[string]string{Env(st.name): v})
@@ -278,6 +282,17 @@ func TestValidate(t *testing.T) {
 		{"--hf-endpoint=hub.example", "--hf-endpoint"},
 		{"--served-model-name=a,", "--served-model-name"},
 		{"--served-model-name=HuggingFaceTB/SmolLM2", ""},
+		{"--models=a=smollm2,b=hf:o/r:Q4_K_M,c=smollm2 --default-model=c --max-loaded=1 --unload-after=5m", ""},
+		{"--models=smollm2", "name=model"},
+		{"--models=a=", "name=model"},
+		{"--models==x", "printable"},
+		{"--models=a=x,a=y", "twice"},
+		{"--models=a=x --model=y", "--models is set as well"},
+		{"--models=a=x --served-model-name=y", "--served-model-name"},
+		{"--models=a=x --default-model=x", "not a name of --models"},
+		{"--default-model=x", ""},
+		{"--max-loaded=-1", "--max-loaded"},
+		{"--unload-after=-1s", "negative"},
 	} {
 		s, err := parse(t, "", nil, strings.Fields(c.args)...)
 		if err != nil {
@@ -299,6 +314,30 @@ func TestValidate(t *testing.T) {
 	err = s.Validate()
 	if !errors.Is(err, ErrExposed) || !strings.Contains(err.Error(), "c.yaml:1: addr") || !strings.Contains(err.Error(), "KVASIR_CTX:") {
 		t.Errorf("%v: want both faults with their sources", err)
+	}
+}
+
+func TestNamed(t *testing.T) {
+	want := []NamedModel{{[]string{"big", "gpt-4o"}, "./a=b.gguf"}, {[]string{"small"}, "smollm2"}}
+	for name, file := range map[string]string{
+		"list":    "models: [big=./a=b.gguf, small = smollm2, gpt-4o=./a=b.gguf]\n",
+		"mapping": "models:\n  big: ./a=b.gguf\n  small: smollm2\n  gpt-4o: ./a=b.gguf\n",
+	} {
+		s, err := parse(t, file, nil)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if got, err := s.Named(); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %v, %v", name, got, err)
+		}
+		if err := s.Validate(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, file := range []string{"models: {a: [b]}\n", "models: {a: }\n", "models: {[a]: b}\n", "served-model-name: {a: b}\n"} {
+		if _, err := parse(t, file, nil); err == nil {
+			t.Errorf("%q is accepted", file)
+		}
 	}
 }
 

@@ -157,6 +157,9 @@ func readYAML(name string, data []byte, apply func(name, source string, v value)
 	return nil
 }
 
+// onOff are the settings that are on or off.
+var onOff = map[string]bool{"cache": true, "drafts": true, "folders": true}
+
 // decode returns the value of a scalar, or of a list for settings that are lists.
 func decode(name string, n *yaml.Node) (value, error) {
 	if n.Kind == yaml.AliasNode {
@@ -165,7 +168,7 @@ func decode(name string, n *yaml.Node) (value, error) {
 	switch {
 	case n.Kind == yaml.ScalarNode && n.Tag == "!!null":
 		return value{}, errors.New("has no value")
-	case n.Kind == yaml.ScalarNode && n.Tag == "!!bool" && name == "cache":
+	case n.Kind == yaml.ScalarNode && n.Tag == "!!bool" && onOff[name]:
 		// Some readers of YAML take on and off for booleans, so people write either.
 		var on bool
 		if err := n.Decode(&on); err != nil {
@@ -181,6 +184,16 @@ func decode(name string, n *yaml.Node) (value, error) {
 				return value{}, errors.New("want a list of plain values")
 			}
 			v.items = append(v.items, c.Value)
+		}
+		return v, nil
+	case n.Kind == yaml.MappingNode && (name == "models" || name == "lora"):
+		v := value{isList: true, items: []string{}}
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			if k, c := n.Content[i], n.Content[i+1]; k.Kind == yaml.ScalarNode && c.Kind == yaml.ScalarNode && c.Tag != "!!null" {
+				v.items = append(v.items, k.Value+"="+c.Value)
+				continue
+			}
+			return value{}, errors.New("want a mapping of names to plain values")
 		}
 		return v, nil
 	case isList(name):

@@ -5,16 +5,18 @@ package engine
 import (
 	"fmt"
 	"time"
+	"unsafe"
 
 	"kvasir/internal/model"
 	"kvasir/internal/store"
 	"kvasir/internal/team"
 )
 
-// Batch and Segment describe a step; see package model.
+// What describes a step; see package model.
 type (
-	Batch   = model.Batch
-	Segment = model.Segment
+	Batch      = model.Batch
+	Segment    = model.Segment
+	AdapterUse = model.AdapterUse
 )
 
 // Options of New.
@@ -80,6 +82,33 @@ func (e *Engine) Copy(dst, src int32, n int) {
 	e.mem.Reach(int(dst) + 1)
 	e.model.Layout.CopyTokens(e.mem.Block(dst), e.mem.Block(src), n)
 }
+
+// The three methods below are for lower tiers. They may be called beside Step and by several goroutines, for blocks of which no other reads or
+// writes the same rows.
+
+// Bytes is a whole block as it lies in memory.
+func (e *Engine) Bytes(block int32) []byte {
+	b := e.mem.Block(block)
+	return unsafe.Slice((*byte)(unsafe.Pointer(&b[0])), e.model.Layout.BlockBytes())
+}
+
+// Extract copies the KV of the first n tokens of a block into dst, which is as long as Bytes, and zeroes the rest of dst.
+func (e *Engine) Extract(dst []byte, block int32, n int) {
+	e.model.Layout.CopyTokens(halves(dst), e.mem.Block(block)[:e.model.Layout.BlockBytes()/2], n)
+}
+
+// Fill copies the KV of the tokens [from, to) of src, which is as long as Bytes, into a block.
+func (e *Engine) Fill(block int32, src []byte, from, to int) {
+	dst := e.mem.Block(block)[:e.model.Layout.BlockBytes()/2]
+	if from == 0 && to == e.model.Layout.BlockSize {
+		copy(dst, halves(src))
+		return
+	}
+	e.model.Layout.CopyRows(dst, halves(src), from, to)
+}
+
+// halves is b, which begins at an even address, as f16 values.
+func halves(b []byte) []uint16 { return unsafe.Slice((*uint16)(unsafe.Pointer(&b[0])), len(b)/2) }
 
 // Close ends the workers. The model and the memory tier stay open.
 func (e *Engine) Close() { e.team.Close() }

@@ -18,10 +18,13 @@ import (
 	"kvasir/internal/store"
 )
 
-// realModel is the default model's file; it is fetched if it is not there.
-func realModel(t *testing.T) string {
+// realModel is the default model's file.
+func realModel(t *testing.T) string { return catalogModel(t, hub.Catalog()[0].Name) }
+
+// catalogModel is the file of a model of the catalog; it is fetched if it is not there.
+func catalogModel(t *testing.T, name string) string {
 	t.Helper()
-	m, err := hub.Resolve(context.Background(), hub.Catalog()[0].Name, hub.Options{})
+	m, err := hub.Resolve(context.Background(), name, hub.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,11 +40,16 @@ type rig struct {
 
 func open(t *testing.T, file string, p kernel.Path, threads, rows, span, sequences int) *rig {
 	t.Helper()
+	return openWith(t, file, model.Options{Path: p, BlockSize: 32}, threads, rows, span, sequences)
+}
+
+func openWith(t *testing.T, file string, o model.Options, threads, rows, span, sequences int) *rig {
+	t.Helper()
 	f, err := gguf.Open(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := model.Load(f, model.Options{Path: p, BlockSize: 32})
+	m, err := model.Load(f, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,9 +104,11 @@ type reference struct {
 	} `json:"cases"`
 }
 
-func loadReference(t *testing.T) *reference {
+func loadReference(t *testing.T) *reference { return readReference(t, "smollm2-135m.json") }
+
+func readReference(t *testing.T, file string) *reference {
 	t.Helper()
-	b, err := os.ReadFile("../testdata/smollm2-135m.json")
+	b, err := os.ReadFile("../testdata/" + file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,56 +119,126 @@ func loadReference(t *testing.T) *reference {
 	return r
 }
 
-// The default model against values from transformers in float32 on the same weights.
+// What a catalog model must reach against values from transformers in float32 on the same weights, dequantised.
+var bounds = map[string]struct {
+	file        string
+	text, cases int     // equal greedy texts, of so many
+	diff        float64 // mean |difference of the best token's log-probability|
+	nll         float64 // relative, of texts of more than 100 tokens
+	longest     int     // text whose own tokens are scored: a large vocabulary takes its time
+}{
+	"smollm2-135m-instruct": {"smollm2-135m.json", 20, 22, 0.14, 0.01, 2000},
+	"gemma3-270m":           {"gemma3-270m.json", 14, 16, 0.06, 0.01, 700},
+}
+
+// Every model of the catalog against its reference.
 func TestReference(t *testing.T) {
-	r := open(t, realModel(t), kernel.Available()[0], 2, 64, 60, 1)
-	var diff float64
-	var greedy, withText int
-	for i, c := range loadReference(t).Cases {
-		lp, nll := 0.0, 0.0
-		for pos := 0; pos < len(c.IDs); {
-			n := min(64, len(c.IDs)-pos)
-			if err := r.Step(&engine.Batch{Tokens: c.IDs[pos : pos+n], Segs: []engine.Segment{{N: n, Pos: pos, Table: r.table(0), Logits: n}}}); err != nil {
-				t.Fatal(err)
-			}
-			for k := range n {
-				if next := pos + k + 1; next < len(c.IDs) {
-					nll -= logProb(r.Logits(k), int(c.IDs[next]))
-				}
-			}
-			pos += n
-			if pos == len(c.IDs) {
-				lp = logProb(r.Logits(n-1), argmax(r.Logits(n-1)))
-			}
-		}
-		best := argmax(r.Logits((len(c.IDs) - 1) % 64))
-		if c.Margin[0] >= 0.2 && int32(best) != c.TopIDs[0] {
-			t.Errorf("case %d: best token %d, want %d", i, best, c.TopIDs[0])
-		}
-		diff += math.Abs(lp - c.TopLP[0])
-		if nll /= float64(len(c.IDs) - 1); len(c.IDs) > 100 && math.Abs(nll/c.NLL-1) > 0.01 {
-			t.Errorf("case %d: mean NLL %.4f over %d tokens, want %.4f", i, nll, len(c.IDs), c.NLL)
-		}
-		if c.SafeN == 0 {
+	for _, entry := range hub.Catalog() {
+		b, ok := bounds[entry.Name]
+		if !ok {
+			t.Errorf("no reference for the catalog's %s", entry.Name)
 			continue
 		}
-		withText++
-		n, tok := 0, int32(best)
-		for pos := len(c.IDs); n < c.SafeN && tok == c.Greedy[n]; pos++ {
-			if err := r.Step(&engine.Batch{Tokens: []int32{tok}, Segs: []engine.Segment{{N: 1, Pos: pos, Table: r.table(0), Logits: 1}}}); err != nil {
-				t.Fatal(err)
+		t.Run(entry.Name, func(t *testing.T) {
+			r := open(t, catalogModel(t, entry.Name), kernel.Available()[0], 2, 64, 60, 1)
+			cases := readReference(t, b.file).Cases
+			var diff float64
+			var greedy, withText int
+			for i, c := range cases {
+				lp, nll, best := r.score(t, c.IDs, len(c.IDs) <= b.longest)
+				if c.Margin[0] >= 0.2 && best != c.TopIDs[0] {
+					t.Errorf("case %d: best token %d, want %d", i, best, c.TopIDs[0])
+				}
+				diff += math.Abs(lp - c.TopLP[0])
+				if len(c.IDs) > 100 && len(c.IDs) <= b.longest && math.Abs(nll/c.NLL-1) > b.nll {
+					t.Errorf("case %d: mean NLL %.4f over %d tokens, want %.4f", i, nll, len(c.IDs), c.NLL)
+				}
+				if c.SafeN == 0 {
+					continue
+				}
+				withText++
+				if r.follows(t, c.IDs, best, c.Greedy[:c.SafeN]) {
+					greedy++
+				}
 			}
-			tok = int32(argmax(r.Logits(0)))
-			n++
+			diff /= float64(len(cases))
+			t.Logf("greedy text equal in %d of %d, mean |difference of log-probability| %.4f", greedy, withText, diff)
+			if greedy < b.text || withText != b.cases || diff > b.diff {
+				t.Errorf("greedy text equal in %d of %d, mean difference %.4f", greedy, withText, diff)
+			}
+		})
+	}
+}
+
+// score computes a text: the best next token, its log-probability, and, if all is set, the mean negative log-likelihood of the text's
+// own tokens.
+func (r *rig) score(t *testing.T, ids []int32, all bool) (lp, nll float64, best int32) {
+	t.Helper()
+	for pos := 0; pos < len(ids); {
+		n := min(64, len(ids)-pos)
+		wanted := 1
+		if all {
+			wanted = n
 		}
-		if n == c.SafeN {
-			greedy++
+		if err := r.Step(&engine.Batch{Tokens: ids[pos : pos+n], Segs: []engine.Segment{{N: n, Pos: pos, Table: r.table(0), Logits: wanted}}}); err != nil {
+			t.Fatal(err)
+		}
+		for k := range wanted {
+			if next := pos + k + 1; all && next < len(ids) {
+				nll -= logProb(r.Logits(k), int(ids[next]))
+			}
+		}
+		if pos += n; pos == len(ids) {
+			i := argmax(r.Logits(wanted - 1))
+			best, lp = int32(i), logProb(r.Logits(wanted-1), i)
 		}
 	}
-	diff /= float64(len(loadReference(t).Cases))
-	t.Logf("greedy text equal in %d of %d, mean |difference of log-probability| %.4f", greedy, withText, diff)
-	if greedy < 20 || withText != 22 || diff > 0.14 {
-		t.Errorf("greedy text equal in %d of %d, mean difference %.4f", greedy, withText, diff)
+	return lp, nll / float64(len(ids)-1), best
+}
+
+// follows reports whether greedy generation behind ids, whose next token is known, gives the tokens of want.
+func (r *rig) follows(t *testing.T, ids []int32, next int32, want []int32) bool {
+	t.Helper()
+	for i, w := range want {
+		if next != w {
+			return false
+		}
+		if i == len(want)-1 {
+			break
+		}
+		if err := r.Step(&engine.Batch{Tokens: []int32{next}, Segs: []engine.Segment{{N: 1, Pos: len(ids) + i, Table: r.table(0), Logits: 1}}}); err != nil {
+			t.Fatal(err)
+		}
+		next = int32(argmax(r.Logits(0)))
+	}
+	return true
+}
+
+// In accurate mode nothing is left but the rounding of K and V to f16: the short texts of every model of the catalog.
+func TestReferenceAccurate(t *testing.T) {
+	for _, entry := range hub.Catalog() {
+		t.Run(entry.Name, func(t *testing.T) {
+			r := openWith(t, catalogModel(t, entry.Name), model.Options{Path: kernel.Available()[0], BlockSize: 32, Accurate: true}, 2, 64, 60, 1)
+			diff, n := 0.0, 0
+			for i, c := range readReference(t, bounds[entry.Name].file).Cases {
+				if len(c.IDs) > 100 {
+					continue
+				}
+				lp, nll, best := r.score(t, c.IDs, true)
+				if c.Margin[0] >= 0.01 && best != c.TopIDs[0] || math.Abs(nll/c.NLL-1) > 0.001 {
+					t.Errorf("case %d: best token %d, want %d; mean NLL %.4f, want %.4f", i, best, c.TopIDs[0], nll, c.NLL)
+				}
+				if !r.follows(t, c.IDs, best, c.Greedy[:c.SafeN]) {
+					t.Errorf("case %d: the greedy text differs", i)
+				}
+				diff += math.Abs(lp - c.TopLP[0])
+				n++
+			}
+			t.Logf("mean |difference of log-probability| %.4f", diff/float64(n))
+			if !(diff/float64(n) < 0.002) {
+				t.Errorf("mean |difference of log-probability| %.4f", diff/float64(n))
+			}
+		})
 	}
 }
 

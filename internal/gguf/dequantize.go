@@ -7,8 +7,8 @@ import (
 	"math"
 )
 
-// ErrType is wrapped by the errors of Dequantize and Quantize about a type that they cannot do.
-var ErrType = errors.New("supported tensor types are F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0")
+// ErrType is wrapped by the errors of Dequantize and Quantize about a type that they cannot do. Q8_K can only be decoded.
+var ErrType = errors.New("supported tensor types are F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, Q8_K, IQ4_NL, IQ4_XS and MXFP4")
 
 // Dequantize decodes len(dst) values of type t from src. len(dst) is a whole number of blocks and src is exactly as long as
 // these need. Products and sums are rounded one by one, as in ggml's reference code.
@@ -70,6 +70,13 @@ func Dequantize(t Type, src []byte, dst []float32) error {
 			}
 		}
 	default:
+		if decode := blockDecoders[t]; decode != nil {
+			n := t.BlockLen()
+			for ; len(dst) > 0; src, dst = src[size:], dst[n:] {
+				decode(src[:size], dst[:n])
+			}
+			return nil
+		}
 		return fmt.Errorf("gguf: cannot decode %s: %w", t, ErrType)
 	}
 	return nil

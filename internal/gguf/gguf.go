@@ -25,9 +25,10 @@ type File struct {
 	Alignment int      // of tensor data in the file, in bytes
 	Tensors   []Tensor // in the order of the file
 
-	data    []byte
-	keys    []int // where each metadata pair begins in data, by rising key
-	mapping *mmap.Mapping
+	data     []byte // of the first part, which has the metadata
+	keys     []int  // where each metadata pair begins in data, by rising key
+	size     int64  // of all parts
+	mappings []*mmap.Mapping
 }
 
 // A Tensor is an array of up to four dimensions, stored row by row.
@@ -41,9 +42,25 @@ type Tensor struct {
 	Data   []byte   // Rows() * RowBytes() bytes; part of the file, read-only
 }
 
-// Open maps the file at path and parses it. Tensor data is read from disk when it is first touched; it must not be used
-// after Close. Errors are those of the operating system or wrap ErrFormat.
+// Open maps the file at path and parses it, with all parts of a split model if it is one of them (see Parts). Tensor data is read from
+// disk when it is first touched; it must not be used after Close. Errors are those of the operating system or wrap ErrFormat.
 func Open(path string) (*File, error) {
+	f, err := openPart(path)
+	if err != nil {
+		return nil, err
+	}
+	names, err := f.parts(path)
+	if err != nil || len(names) == 1 {
+		if err != nil {
+			f.Close()
+			return nil, err
+		}
+		return f, nil
+	}
+	return openParts(f, path, names)
+}
+
+func openPart(path string) (*File, error) {
 	m, err := mmap.Open(path)
 	if err != nil {
 		return nil, err
@@ -53,22 +70,23 @@ func Open(path string) (*File, error) {
 		m.Close()
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	f.mapping = m
+	f.mappings = []*mmap.Mapping{m}
 	return f, nil
 }
 
 // Close gives the file back. Data of every tensor is gone with it; names and values that the getters returned stay valid.
 func (f *File) Close() error {
-	m := f.mapping
-	f.data, f.keys, f.Tensors, f.mapping = nil, nil, nil, nil
-	if m == nil {
-		return nil
+	ms := f.mappings
+	f.data, f.keys, f.Tensors, f.size, f.mappings = nil, nil, nil, 0, nil
+	var err error
+	for _, m := range ms {
+		err = errors.Join(err, m.Close())
 	}
-	return m.Close()
+	return err
 }
 
-// Size is the file's size in bytes.
-func (f *File) Size() int64 { return int64(len(f.data)) }
+// Size is the file's size in bytes, that of all parts together for a split model.
+func (f *File) Size() int64 { return f.size }
 
 // Tensor finds a tensor by name. The pointer is into f.Tensors.
 func (f *File) Tensor(name string) (*Tensor, bool) {
@@ -83,14 +101,19 @@ func (f *File) Tensor(name string) (*Tensor, bool) {
 // Drop tells the operating system that t's bytes are not needed for now, for callers that made their own copy. They
 // are read from disk again if they are touched. Nothing happens to a tensor that is not of this file, or with Parse.
 func (f *File) Drop(t *Tensor) {
-	if f.mapping == nil || len(t.Data) == 0 || len(f.data) == 0 {
+	if len(t.Data) == 0 {
 		return
 	}
-	start, at := uintptr(unsafe.Pointer(&f.data[0])), uintptr(unsafe.Pointer(&t.Data[0]))
-	if at < start || at-start >= uintptr(len(f.data)) {
-		return
+	at := uintptr(unsafe.Pointer(&t.Data[0]))
+	for _, m := range f.mappings {
+		if len(m.Data) == 0 {
+			continue
+		}
+		if start := uintptr(unsafe.Pointer(&m.Data[0])); at >= start && at-start < uintptr(len(m.Data)) {
+			_ = m.Drop(int(at-start), len(t.Data)) // a hint; the range is inside
+			return
+		}
 	}
-	_ = f.mapping.Drop(int(at-start), len(t.Data)) // a hint; the range is inside
 }
 
 // RowLen is the number of values in a row.

@@ -90,7 +90,7 @@ func (c *cursor) name(what string, limit int) []byte {
 // Offsets are aligned within data; data itself may lie anywhere (Open maps it to a multiple of 4096 bytes or more).
 func Parse(data []byte) (*File, error) {
 	c := &cursor{data: data}
-	f := &File{data: data, Alignment: defaultAlignment}
+	f := &File{data: data, size: int64(len(data)), Alignment: defaultAlignment}
 	nTensors, nPairs := c.header(f)
 	c.metadata(f, nPairs)
 	if c.err == nil {
@@ -279,15 +279,21 @@ func (c *cursor) tensors(f *File, n uint64) {
 		}
 	}
 	c.place(f, start, first.off)
+	if name, twice := f.index(); twice {
+		c.fail("tensor %s occurs twice", quote([]byte(name)))
+	}
+}
 
+// index sorts the tensors by name. A name that occurs twice is returned.
+func (f *File) index() (name string, twice bool) {
 	sort.Sort(byName(f.Tensors))
 	for i := 1; i < len(f.Tensors); i++ {
 		a, b := &f.Tensors[f.Tensors[i-1].byName], &f.Tensors[f.Tensors[i].byName]
 		if a.Name == b.Name {
-			c.fail("tensor %s occurs twice", quote([]byte(a.Name)))
-			return
+			return a.Name, true
 		}
 	}
+	return "", false
 }
 
 // place sets the data of every tensor. Tensors lie in the order of the table and do not overlap (ggml demands this as

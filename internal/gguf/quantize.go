@@ -6,9 +6,10 @@ import (
 	"math"
 )
 
-// Quantize encodes values, a whole number of blocks of t, as ggml's reference code does (quantize_row_*_ref): the same
-// bytes, where no operation is contracted to a fused one. Block formats take finite values only, whose scale fits a
-// half; F16 rounds to nearest even and overflows to infinity.
+// Quantize encodes values, a whole number of blocks of t. F32 to Q8_0 are encoded as ggml's reference code does (quantize_row_*_ref): the
+// same bytes, where no operation is contracted to a fused one. The K-types, IQ4_NL, IQ4_XS and MXFP4 are rounded to the nearest with
+// scales from the extreme values, without the searches for better ones that ggml makes. Block formats take finite values only, whose
+// scale fits a half; F16 rounds to nearest even and overflows to infinity.
 func Quantize(t Type, values []float32) ([]byte, error) {
 	if !t.Known() {
 		return nil, fmt.Errorf("gguf: unknown tensor type %d: %w", uint32(t), ErrType)
@@ -45,6 +46,9 @@ func Quantize(t Type, values []float32) ([]byte, error) {
 	case Q8_0:
 		block = quantizeQ8
 	default:
+		block = blockEncoders[t]
+	}
+	if block == nil {
 		return nil, fmt.Errorf("gguf: cannot encode %s: %w", t, ErrType)
 	}
 	out := make([]byte, len(values)/n*size)

@@ -155,7 +155,7 @@ func ramp(first, step float32) []float32 {
 }
 
 func TestQuantizeErrors(t *testing.T) {
-	for _, typ := range []Type{Q4_K, I8, 77} {
+	for _, typ := range []Type{IQ2_XS, I8, 77} {
 		if _, err := Quantize(typ, make([]float32, 256)); !errors.Is(err, ErrType) || !strings.Contains(err.Error(), "Q5_1") {
 			t.Errorf("Quantize to %s: %v", typ, err)
 		}
@@ -198,7 +198,7 @@ func TestQuantizeErrors(t *testing.T) {
 }
 
 func TestDequantizeLengths(t *testing.T) {
-	for _, typ := range codecs {
+	for _, typ := range append(append(codecs, Q8_K), kTypes...) {
 		n, size := typ.BlockLen(), typ.BlockBytes()
 		for _, c := range []struct {
 			src, dst int

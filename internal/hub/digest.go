@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"kvasir/internal/machine/osfile"
@@ -35,10 +36,32 @@ const digestVersion = 1
 // the file system's clock would leave the times as they are.
 const settled = 2 * time.Second
 
-// Digest returns the SHA-256 of the file at path. It is remembered in cacheFile (JSON; made if missing, thrown away if it cannot be read) by device, inode,
-// size and modification time in nanoseconds, on Windows by path in place of device and inode, so that an unchanged
-// file is hashed once. cacheFile "" remembers nothing.
+// Digest returns the SHA-256 of the model at path: that of the file, or for a split model one over those of all parts in order. It is
+// remembered in cacheFile (JSON; made if missing, thrown away if it cannot be read) by device, inode, size and modification time in
+// nanoseconds, on Windows by path in place of device and inode, so that an unchanged file is hashed once. cacheFile "" remembers nothing.
 func Digest(path, cacheFile string) ([32]byte, error) {
+	parts, err := partsOf(path)
+	if err != nil {
+		return [32]byte{}, fmt.Errorf("digest: %w", err)
+	}
+	sums := make([]string, len(parts))
+	for i, p := range parts {
+		sum, err := fileDigest(p, cacheFile)
+		if err != nil || len(parts) == 1 {
+			return sum, err
+		}
+		sums[i] = hex.EncodeToString(sum[:])
+	}
+	return joinSums(sums), nil
+}
+
+// joinSums is the digest of a split model, from those of its parts in hex: the SHA-256 of a line that says what this is, and one line a part.
+func joinSums(sums []string) [32]byte {
+	return sha256.Sum256([]byte("kvasir split model 1\n" + strings.Join(sums, "\n") + "\n"))
+}
+
+// fileDigest is Digest of one file.
+func fileDigest(path, cacheFile string) ([32]byte, error) {
 	var sum [32]byte
 	f, err := os.Open(path)
 	if err != nil {

@@ -2,6 +2,7 @@ package hub
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -12,14 +13,39 @@ import (
 	"kvasir/internal/machine/osfile"
 )
 
-// fetched is a whole, checked file under downloads.
+// fetched is a model under downloads, all of it checked.
 type fetched struct {
-	at       string // its name below the store's root
-	file     string // its name to be
 	source   string
-	sum      string // hex
-	bytes    int64
 	verified bool
+	parts    []fetchedPart
+}
+
+// fetchedPart is one whole file.
+type fetchedPart struct {
+	at    string // its name below the store's root
+	file  string // its name to be
+	sum   string // hex
+	bytes int64
+}
+
+// sum is the model's digest in hex, see Digest.
+func (f *fetched) sum() string {
+	if len(f.parts) == 1 {
+		return f.parts[0].sum
+	}
+	var sums []string
+	for _, p := range f.parts {
+		sums = append(sums, p.sum)
+	}
+	sum := joinSums(sums)
+	return hex.EncodeToString(sum[:])
+}
+
+func (f *fetched) bytes() (n int64) {
+	for _, p := range f.parts {
+		n += p.bytes
+	}
+	return n
 }
 
 // expected is what is known about a file before it is fetched.
@@ -27,6 +53,7 @@ type expected struct {
 	file  string // "" : the source decides
 	bytes int64  // 0: unknown
 	sum   string // "": unknown
+	by    string // who says so
 }
 
 // A Try is one mirror that did not deliver.
@@ -69,7 +96,7 @@ func fetch(ctx context.Context, s *store, t target, o Options) (*Model, error) {
 	}
 	var want expected
 	if t.entry != nil {
-		want = expected{t.entry.File, t.entry.Bytes, t.entry.SHA256}
+		want = expected{t.entry.File, t.entry.Bytes, t.entry.SHA256, "the catalog"}
 	}
 	failed := &FetchError{Model: t.name()}
 	for i, src := range t.sources {
@@ -106,6 +133,8 @@ type fetcher struct {
 	want  expected
 	model string
 	o     Options
+
+	before, whole int64 // of a split model: bytes of the parts before this one and, if known, of all
 }
 
 func (f *fetcher) fetch(ctx context.Context) (fetched, error) {
@@ -116,6 +145,9 @@ func (f *fetcher) fetch(ctx context.Context) (fetched, error) {
 }
 
 func (f *fetcher) report(stage Stage, done, total int64, note string) {
+	if f.whole > 0 {
+		done, total = done+f.before, f.whole
+	}
 	f.o.Progress(Progress{Model: f.model, Source: f.src.ref, Stage: stage, Done: done, Total: total, Note: note})
 }
 
@@ -136,7 +168,7 @@ func (f *fetcher) room(n int64) error {
 
 // checkSum compares a finished file with what is known about it.
 func (f *fetcher) checkSum(sum, linked string) error {
-	for _, w := range []struct{ sum, by string }{{f.want.sum, "the catalog"}, {linked, "the hub"}} {
+	for _, w := range []struct{ sum, by string }{{f.want.sum, f.want.by}, {linked, "the hub"}} {
 		if w.sum != "" && w.sum != sum {
 			return fmt.Errorf("%w: got %s, %s says %s; the file was thrown away", ErrChecksum, sum, w.by, w.sum)
 		}

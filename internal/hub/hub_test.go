@@ -25,10 +25,20 @@ func TestMain(m *testing.M) {
 	if mode := os.Getenv("KVASIR_FAKE_PIP"); mode != "" {
 		os.Exit(fakePip(mode, os.Args[1:]))
 	}
-	for _, k := range []string{"HF_ENDPOINT", "KVASIR_HF_ENDPOINT", "HF_TOKEN"} {
+	for _, k := range []string{"HF_ENDPOINT", "KVASIR_HF_ENDPOINT", "HF_TOKEN", "LLAMA_CACHE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "OLLAMA_MODELS"} {
 		os.Unsetenv(k)
 	}
-	os.Exit(m.Run())
+	// No test must see the models of whoever runs it.
+	home, err := os.MkdirTemp("", "hub-test")
+	if err != nil {
+		panic(err)
+	}
+	for _, k := range []string{"HOME", "USERPROFILE", "LOCALAPPDATA"} {
+		os.Setenv(k, home)
+	}
+	code := m.Run()
+	os.RemoveAll(home)
+	os.Exit(code)
 }
 
 // content returns n bytes that begin like a GGUF file.

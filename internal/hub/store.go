@@ -26,14 +26,30 @@ type store struct {
 
 // record is models/<sha256>/model.json.
 type record struct {
-	Name     string    `json:"name,omitempty"` // in the catalog
-	File     string    `json:"file"`
-	SHA256   string    `json:"sha256"`
-	Bytes    int64     `json:"bytes"`
-	Verified bool      `json:"verified"`
-	Source   string    `json:"source"`
-	Refs     []string  `json:"refs"` // references that lead here
-	Pulled   time.Time `json:"pulled"`
+	Name     string       `json:"name,omitempty"` // in the catalog
+	File     string       `json:"file"`           // the first part of a split model
+	SHA256   string       `json:"sha256"`         // over all parts, see Digest
+	Bytes    int64        `json:"bytes"`          // of all parts
+	Parts    []recordPart `json:"parts,omitempty"`
+	Verified bool         `json:"verified"`
+	Source   string       `json:"source"`
+	Refs     []string     `json:"refs"` // references that lead here
+	Pulled   time.Time    `json:"pulled"`
+}
+
+// recordPart is one file of a split model.
+type recordPart struct {
+	File   string `json:"file"`
+	SHA256 string `json:"sha256"`
+	Bytes  int64  `json:"bytes"`
+}
+
+// files lists the model's files.
+func (r *record) files() []recordPart {
+	if len(r.Parts) > 0 {
+		return r.Parts
+	}
+	return []recordPart{{r.File, r.SHA256, r.Bytes}}
 }
 
 const recordName = "model.json"
@@ -77,7 +93,8 @@ func (s *store) read(sum string) (record, error) {
 	if err := json.Unmarshal(data, &r); err != nil {
 		return r, fmt.Errorf("%s: %w", s.abs(path.Join("models", sum, recordName)), err)
 	}
-	if r.SHA256 != sum || !filePattern.MatchString(r.File) {
+	odd := func(p recordPart) bool { return !filePattern.MatchString(p.File) || !sumPattern.MatchString(p.SHA256) }
+	if r.SHA256 != sum || slices.ContainsFunc(r.files(), odd) || r.files()[0].File != r.File {
 		return r, fmt.Errorf("%s does not belong here", s.abs(path.Join("models", sum, recordName)))
 	}
 	return r, nil
@@ -99,14 +116,16 @@ func (s *store) write(r record) error {
 	return s.root.Rename(tmp, path.Join(dir, recordName))
 }
 
-// whole says whether the record's file is there with its size.
+// whole says whether the record's files are there with their sizes.
 func (s *store) whole(r record) error {
-	info, err := s.root.Stat(path.Join("models", r.SHA256, r.File))
-	if err != nil {
-		return err
-	}
-	if !info.Mode().IsRegular() || info.Size() != r.Bytes {
-		return fmt.Errorf("%s: %w", r.File, ErrSize)
+	for _, p := range r.files() {
+		info, err := s.root.Stat(path.Join("models", r.SHA256, p.File))
+		if err != nil {
+			return err
+		}
+		if !info.Mode().IsRegular() || info.Size() != p.Bytes {
+			return fmt.Errorf("%s: %w", p.File, ErrSize)
+		}
 	}
 	return nil
 }
@@ -151,15 +170,19 @@ func (s *store) find(t target, o Options) (*Model, error) {
 		return nil, nil
 	}
 	m := s.model(*found, t)
-	if o.DigestFile != "" {
-		sum, err := Digest(m.Path, o.DigestFile)
+	if o.DigestFile == "" {
+		return m, nil
+	}
+	for _, p := range found.files() {
+		at := s.abs(path.Join("models", found.SHA256, p.File))
+		sum, err := fileDigest(at, o.DigestFile)
 		if err != nil {
 			return nil, err
 		}
-		if got := hex.EncodeToString(sum[:]); got != m.SHA256 {
-			o.Progress(Progress{Model: t.name(), Stage: Verifying, Note: fmt.Sprintf("%s has changed since it was fetched (SHA-256 %s…)", m.Path, got[:12])})
+		if got := hex.EncodeToString(sum[:]); got != p.SHA256 {
+			o.Progress(Progress{Model: t.name(), Stage: Verifying, Note: fmt.Sprintf("%s has changed since it was fetched (SHA-256 %s…)", at, got[:12])})
 			if o.Offline {
-				return nil, fmt.Errorf("%s: %w: it has changed since it was fetched", m.Path, ErrChecksum)
+				return nil, fmt.Errorf("%s: %w: it has changed since it was fetched", at, ErrChecksum)
 			}
 			return nil, nil
 		}
@@ -175,19 +198,26 @@ func (s *store) model(r record, t target) *Model {
 	return &Model{Name: name, Ref: t.ref, Path: s.abs(path.Join("models", r.SHA256, r.File)), Bytes: r.Bytes, SHA256: r.SHA256, Source: r.Source, Verified: r.Verified}
 }
 
-// commit moves a fetched file into models and records it. Records come first: one without its file counts as absent, a file without a
+// commit moves fetched files into models and records them. Records come first: one without its files counts as absent, files without a
 // record would never be found again.
 func (s *store) commit(ctx context.Context, t target, f fetched, o Options) (*Model, error) {
-	lock, err := osfile.Acquire(ctx, s.lockPath("sha256-"+f.sum), nil)
+	total := f.sum()
+	lock, err := osfile.Acquire(ctx, s.lockPath("sha256-"+total), nil)
 	if err != nil {
 		return nil, err
 	}
 	defer lock.Release()
-	r, err := s.read(f.sum)
+	r, err := s.read(total)
 	if err != nil {
-		r = record{File: f.file, SHA256: f.sum}
+		r = record{SHA256: total}
 	}
-	r.Bytes, r.Source, r.Pulled = f.bytes, f.source, time.Now().UTC().Truncate(time.Second)
+	r.File, r.Parts = f.parts[0].file, nil
+	if len(f.parts) > 1 {
+		for _, p := range f.parts {
+			r.Parts = append(r.Parts, recordPart{p.file, p.sum, p.bytes})
+		}
+	}
+	r.Bytes, r.Source, r.Pulled = f.bytes(), f.source, time.Now().UTC().Truncate(time.Second)
 	r.Verified = r.Verified || f.verified
 	if t.entry != nil {
 		r.Name = t.entry.Name
@@ -197,27 +227,30 @@ func (s *store) commit(ctx context.Context, t target, f fetched, o Options) (*Mo
 			r.Refs = append(r.Refs, ref)
 		}
 	}
-	dst := path.Join("models", r.SHA256, r.File)
+	dir := path.Join("models", total)
 	if err := s.write(r); err != nil {
 		return nil, fmt.Errorf("model cache: %w", err)
 	}
-	if err := s.root.Chmod(f.at, 0o644); err != nil {
-		return nil, fmt.Errorf("model cache: %w", err)
-	}
-	if err := s.root.Rename(f.at, dst); err != nil {
-		return nil, fmt.Errorf("model cache: %w", err)
-	}
-	if err := osfile.SyncDir(s.abs(path.Dir(dst))); err != nil {
-		return nil, fmt.Errorf("model cache: %w", err)
-	}
-	m := s.model(r, t)
-	if o.DigestFile != "" {
-		sum, _ := hex.DecodeString(f.sum)
-		if err := recordDigest(m.Path, o.DigestFile, [32]byte(sum)); err != nil {
-			return nil, err
+	for _, p := range f.parts {
+		if err := s.root.Chmod(p.at, 0o644); err != nil {
+			return nil, fmt.Errorf("model cache: %w", err)
+		}
+		if err := s.root.Rename(p.at, path.Join(dir, p.file)); err != nil {
+			return nil, fmt.Errorf("model cache: %w", err)
 		}
 	}
-	return m, nil
+	if err := osfile.SyncDir(s.abs(dir)); err != nil {
+		return nil, fmt.Errorf("model cache: %w", err)
+	}
+	if o.DigestFile != "" {
+		for _, p := range f.parts {
+			sum, _ := hex.DecodeString(p.sum)
+			if err := recordDigest(s.abs(path.Join(dir, p.file)), o.DigestFile, [32]byte(sum)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return s.model(r, t), nil
 }
 
 // Local is a model in the cache directory.

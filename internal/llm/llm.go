@@ -55,8 +55,41 @@ type Request struct {
 	NoCache        bool // neither read nor fill the prefix cache
 	TruncatePrompt bool // drop the oldest prompt tokens when the prompt does not fit (only when the caller asked)
 
+	// Adapters change the model for this request, in this order. nil: those of the name in Model, if it is an adapter's.
+	Adapters []AdapterChoice
+
+	// Constraint limits the generated text; nil: not at all.
+	Constraint *Constraint
+
 	// TemplateArgs are extra variables of the chat template (vLLM's chat_template_kwargs).
 	TemplateArgs map[string]any
+}
+
+// An AdapterChoice names one of the model's adapters.
+type AdapterChoice struct {
+	Name  string
+	ID    int      // its place in the order in which they are loaded, where Name is ""
+	Scale *float32 // nil: the adapter's default; 0 leaves it out
+}
+
+// A ConstraintKind says what a Constraint demands.
+type ConstraintKind int
+
+// The kinds.
+const (
+	ConstrainObject ConstraintKind = iota // any JSON object
+	ConstrainSchema                       // a JSON value that the schema in Text allows
+	ConstrainRegex                        // a text that the expression in Text matches as a whole
+	ConstrainChoice                       // one of Choices
+)
+
+// A Constraint is what the text of every choice must be, unless it is cut off by a limit.
+type Constraint struct {
+	Kind    ConstraintKind
+	Text    string
+	Choices []string
+	Compact bool   // no white space between the parts of a JSON text
+	Param   string // the request field that it came in, for errors
 }
 
 // TokenLogprob is a token with its log-probability (natural logarithm) under the model's own distribution,
@@ -91,6 +124,7 @@ type Event struct {
 type Usage struct {
 	PromptTokens     int
 	CachedTokens     int
+	LoadedTokens     int // part of CachedTokens that came from disk
 	CompletionTokens int
 }
 
@@ -99,6 +133,7 @@ type Decision struct {
 	PromptTokens int    `json:"prompt_tokens"`
 	Reused       int    `json:"cached_tokens"`
 	Joined       int    `json:"joined_tokens"` // part of Reused that another request was computing at the time
+	Loaded       int    `json:"loaded_tokens"` // part of Reused that was loaded from the disk tier
 	Reason       string `json:"reason"`        // one of the Reason constants
 }
 
@@ -109,6 +144,9 @@ const (
 	ReasonDiverged  = "diverged"   // a stored prefix agrees up to Reused and differs after it
 	ReasonExtended  = "extended"   // everything stored agrees; the prompt goes on beyond it
 	ReasonDisabled  = "disabled"   // the request or the server switched the cache off
+	// Beyond Reused there is more on disk,
+	ReasonRecomputed = "recomputed"  // but computing it was quicker than loading it
+	ReasonLoadFailed = "load_failed" // but it could not be read or was damaged
 )
 
 // A Stream delivers the events of one request. Close may be called at any time and stops all computing for it.
@@ -136,8 +174,9 @@ type Timings struct {
 type ModelInfo struct {
 	ID      string
 	Aliases []string
-	Created int64 // Unix seconds
-	Context int   // tokens a sequence may hold
+	Parent  string // of an adapter: the ID of the model that it changes
+	Created int64  // Unix seconds
+	Context int    // tokens a sequence may hold
 	Vocab   int
 	Bytes   int64  // weights
 	Quant   string // e.g. "Q4_1"

@@ -9,9 +9,10 @@ import (
 // projection o reads it, and ends the phase. Rows of long segments keep their states in cache over all splits; others
 // spread their splits over the workers and are merged after a barrier. Both do the same operations.
 func (p *pass) attend(layer int, last bool, o *gemm.Matrix) {
-	plan := &p.plans[0]
+	l := &p.layers[layer].attention
+	plan := &p.plans[l.plan][0]
 	if last {
-		plan = &p.plans[1]
+		plan = &p.plans[l.plan][1]
 	}
 	for {
 		i, ok := p.w.Next(len(plan.items))
@@ -19,9 +20,9 @@ func (p *pass) attend(layer int, last bool, o *gemm.Matrix) {
 			break
 		}
 		if it := &plan.items[i]; it.seg >= 0 {
-			p.attendRows(layer, it, o)
+			p.attendRows(l, it, o)
 		} else {
-			p.attendSplit(layer, plan, it)
+			p.attendSplit(l, plan, it)
 		}
 	}
 	p.w.Barrier()
@@ -42,8 +43,8 @@ func (p *pass) attend(layer int, last bool, o *gemm.Matrix) {
 	}
 }
 
-// kv is the K and V tile t of a sequence for one head; next is the K tile after it, for prefetch.
-func (p *pass) kv(table []int32, layer, t, last, head int) (k, v, next []uint16) {
+// tile is the K and V tile t of a sequence for one head; next is the K tile after it, for prefetch.
+func (p *pass) tile(table []int32, layer, t, last, head int) (k, v, next []uint16) {
 	at := t * vec.TileTokens
 	bs := p.Layout.BlockSize
 	k, v = p.Layout.tile(p.mem.Block(table[at/bs]), layer, at%bs, head)
@@ -54,36 +55,51 @@ func (p *pass) kv(table []int32, layer, t, last, head int) (k, v, next []uint16)
 	return k, v, next
 }
 
-func (p *pass) attendRows(layer int, it *attnItem, o *gemm.Matrix) {
+// tokens has the bits of a tile's tokens from `from` up to but not including `to`, as far as they are in the tile.
+func tokens(from, to int) uint32 {
+	return uint32(1<<min(to, vec.TileTokens)-1) &^ uint32(1<<max(from, 0)-1)
+}
+
+func (p *pass) attendRows(l *attention, it *attnItem, o *gemm.Matrix) {
 	hs, group, sl := p.HeadSize, p.Group(), vec.StateLen(p.HeadSize)
 	g := &p.batch.Segs[it.seg]
 	head, r0, n := int(it.head), int(it.first), int(it.rows)
 	pos0 := g.Pos + r0 - g.Start // position of the first row
 	q := p.q[(head*p.maxRows+r0)*group*hs:][:n*group*hs]
-	st, tot, nv := p.ws.st, p.ws.tot, p.ws.nv[:n*group]
-	for i := range nv {
-		nv[i] = vec.TileTokens
-	}
+	st, tot := p.ws.st, p.ws.tot
 	vec.InitState(tot, n*group, hs)
 	last := (pos0 + n - 1) / vec.TileTokens
-	for t0 := 0; t0 <= last; t0 += splitTiles {
+	// seeing is the number of rows whose window has not passed position end.
+	seeing := func(end int) int {
+		if l.window == 0 {
+			return n
+		}
+		return max(0, min(n, end+l.window-1-pos0))
+	}
+	for t0 := from(pos0, l.window) / splitTokens * splitTiles; t0 <= last; t0 += splitTiles {
 		vec.InitState(st, n*group, hs)
-		// Rows before `first` see nothing of this split: they neither attend nor merge.
-		first := max(0, t0*vec.TileTokens-pos0)
+		// Rows before `first`, and from `after` on, see nothing of this split: they neither attend nor merge.
+		first, after := max(0, t0*vec.TileTokens-pos0), seeing((t0+splitTiles)*vec.TileTokens)
 		for t := t0; t <= min(last, t0+splitTiles-1); t++ {
-			f := max(0, t*vec.TileTokens-pos0)
-			if pos0+1 < (t+1)*vec.TileTokens { // the first row does not see all of it
-				for i := f; i < n; i++ {
-					c := int32(min(vec.TileTokens, pos0+i+1-t*vec.TileTokens))
-					for j := range group {
-						nv[i*group+j] = c
-					}
+			f, e := max(0, t*vec.TileTokens-pos0), seeing((t+1)*vec.TileTokens)
+			if f >= e {
+				continue
+			}
+			start := t * vec.TileTokens
+			var visible []uint32
+			if pos0+f+1 < start+vec.TileTokens || from(pos0+e-1, l.window) > start { // some row does not see all of it
+				visible = p.ws.visible[:(e-f)*group]
+				for i := range visible {
+					pos := pos0 + f + i/group
+					visible[i] = tokens(from(pos, l.window)-start, pos+1-start)
 				}
 			}
-			k, v, next := p.kv(g.Table, layer, t, last, head)
-			vec.AttendTile(p.Path, q[f*group*hs:], k, v, next, st[f*group*sl:], (n-f)*group, hs, nv[f*group:], p.ws.p)
+			k, v, next := p.tile(g.Table, l.kv, t, last, head)
+			vec.AttendTile(p.Path, q[f*group*hs:], k, v, next, st[f*group*sl:], (e-f)*group, hs, visible, p.ws.p)
 		}
-		vec.MergeState(p.Path, tot[first*group*sl:], st[first*group*sl:], (n-first)*group, hs)
+		if first < after {
+			vec.MergeState(p.Path, tot[first*group*sl:], st[first*group*sl:], (after-first)*group, hs)
+		}
 	}
 	whole, quantised := p.wholeBlocks(), o.Format.Quantized()
 	for i := range n {
@@ -105,39 +121,49 @@ func (p *pass) splitState(plan *attnPlan, head, place int) []float32 {
 
 // attendSplit computes one split of one head for singles that read the same blocks in it. K and V of those that are in this
 // split are stored first: nobody else reads them in this layer.
-func (p *pass) attendSplit(layer int, plan *attnPlan, it *attnItem) {
+func (p *pass) attendSplit(l *attention, plan *attnPlan, it *attnItem) {
 	hs, group, sl := p.HeadSize, p.Group(), vec.StateLen(p.HeadSize)
 	head, split, n := int(it.head), int(it.split), int(it.rows)
 	singles := plan.single[it.first:][:n]
 	start := split * splitTokens
-	st, nv := p.splitState(plan, head, int(it.place)), p.ws.nv
+	st := p.splitState(plan, head, int(it.place))
 	q := p.ws.q
 	last := 0
 	for i := range singles {
 		s := &singles[i]
 		row, pos := p.qkvRow(int(s.row)), int(s.pos)
 		if !s.stored && pos < start+splitTokens {
-			p.store(layer, &p.batch.Segs[s.seg], pos, head, row)
+			p.store(l, &p.batch.Segs[s.seg], pos, head, row)
 		}
-		vec.Rope(p.Path, q[i*group*hs:], row[head*group*hs:], group, hs, p.rope.at(pos), p.qScale)
+		p.query(l, q[i*group*hs:], row[head*group*hs:], pos)
 		last = max(last, min(pos, start+splitTokens-1)/vec.TileTokens)
 	}
 	vec.InitState(st, n*group, hs)
 	table := p.batch.Segs[singles[0].seg].Table
-	f := 0 // rows before f see nothing of the tile, and of those after it: positions rise
-	for t := start / vec.TileTokens; t <= last; t++ {
-		for i := f; i < n; i++ {
-			c := int(singles[i].pos) + 1 - t*vec.TileTokens
-			if c < 1 {
-				f = i + 1
-				continue
-			}
-			for j := range group {
-				nv[i*group+j] = int32(min(vec.TileTokens, c))
+	f := 0 // rows before f do not see the tile yet, those from `e` on no more: positions rise
+	for t := max(start, int(singles[0].from)) / vec.TileTokens; t <= last; t++ {
+		start := t * vec.TileTokens
+		for int(singles[f].pos) < start {
+			f++
+		}
+		cut := int(singles[f].pos)+1 < start+vec.TileTokens
+		e := f
+		for ; e < n && int(singles[e].from) < start+vec.TileTokens; e++ {
+			cut = cut || int(singles[e].from) > start
+		}
+		if f == e {
+			continue
+		}
+		var visible []uint32
+		if cut {
+			visible = p.ws.visible[:(e-f)*group]
+			for i := range visible {
+				s := &singles[f+i/group]
+				visible[i] = tokens(int(s.from)-start, int(s.pos)+1-start)
 			}
 		}
-		k, v, next := p.kv(table, layer, t, last, head)
-		vec.AttendTile(p.Path, q[f*group*hs:], k, v, next, st[f*group*sl:], (n-f)*group, hs, nv[f*group:], p.ws.p)
+		k, v, next := p.tile(table, l.kv, t, last, head)
+		vec.AttendTile(p.Path, q[f*group*hs:], k, v, next, st[f*group*sl:], (e-f)*group, hs, visible, p.ws.p)
 	}
 }
 
@@ -149,7 +175,7 @@ func (p *pass) mergeSplits(plan *attnPlan, i int, o *gemm.Matrix) {
 	for head := range p.KVHeads {
 		tot := p.ws.tot
 		vec.InitState(tot, group, hs)
-		for _, at := range plan.places[s.places:][:int(s.pos)/splitTokens+1] {
+		for _, at := range plan.places[s.places:][:s.splits()] {
 			vec.MergeState(p.Path, tot, p.splitState(plan, head, int(at)), group, hs)
 		}
 		vec.FinishState(p.Path, tot, out[head*group*hs:], group, hs)

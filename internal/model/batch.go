@@ -14,8 +14,9 @@ import (
 type Segment struct {
 	Start, N int
 	Pos      int
-	Table    []int32 // block of position p is Table[p/BlockSize]; covers Pos+N
-	Logits   int     // of the last so many rows, logits are computed
+	Table    []int32      // block of position p is Table[p/BlockSize]; covers Pos+N
+	Logits   int          // of the last so many rows, logits are computed
+	Adapters []AdapterUse // in this order; not to be changed before the step has ended
 }
 
 // A Batch is the input of one step: token ids of all rows, and which sequence they belong to.
@@ -61,12 +62,17 @@ type Scratch struct {
 	ff         *gemm.Act   // feed-forward activations
 	logits     []float32   // [logit row][padded vocab]
 	logitRow   []int32     // batch row of each logit row
+	routes     []float32   // [row][padded experts]
+	expertOut  []float32   // [row of an expert][embd]
 	segOf      []int32     // of each row
 	long       []int32     // rows of long segments
-	plans      [2]attnPlan // of all layers but the last, of the last
+	plans      []layerPlan // for each window that layers have
 	state      []float32   // of attention [KV head][place][group state]; one layer's at a time
 	unused     int         // steps since most of state was of use
 	own        bool        // of this step: each worker has rows of its own
+	adapted    [2][]run    // of this step: rows that use adapters, of all and of those whose logits are wanted
+	low        []float32   // what adapters make of the rows that a matrix reads [slot][run, use of an adapter][row][padded rank]
+	lowSlot    int         // values of a slot
 	w          []workerScratch
 	lastLogits int // rows that logits is made for
 
@@ -84,6 +90,9 @@ type rows struct {
 	norm *gemm.Act // normalised rows
 	mid  *gemm.Act // attention output
 	last *gemm.Act // normalised rows whose logits are wanted
+
+	choices  []choice  // [row][experts used]
+	gathered *gemm.Act // normalised rows as the experts take them
 }
 
 type workerScratch struct {
@@ -93,8 +102,12 @@ type workerScratch struct {
 	up      []float32
 	q       []float32 // [attnRows][head size]
 	st, tot []float32
-	nv      []int32
+	visible []uint32 // tokens of a tile, for each query row
 	p       []float32
+	low     gemm.Act  // rows of Scratch.low
+	delta   []float32 // [ffRows][32]: what an adapter adds
+	mixed   []float32 // one row of the experts' sum
+	experts expertRows
 	pass    pass
 }
 
@@ -107,8 +120,13 @@ func (m *Model) NewScratch(maxRows, workers int) *Scratch {
 		proj:    make([]float32, maxRows*pad32(m.Embd)),
 		qkv:     make([]float32, maxRows*(pad32(qd)+2*pad32(kvd))),
 		q:       make([]float32, maxRows*qd),
-		ff:      gemm.NewAct(maxRows, m.FF),
+		ff:      gemm.NewAct(maxRows*max(1, m.Used), m.FF),
 		segOf:   make([]int32, maxRows),
+		plans:   make([]layerPlan, len(m.windows)),
+	}
+	if m.Experts > 0 {
+		s.routes = make([]float32, maxRows*pad32(m.Experts))
+		s.expertOut = make([]float32, maxRows*m.Used*pad32(m.Embd))
 	}
 	s.run = s.work
 	if !m.wholeBlocks() {
@@ -118,22 +136,30 @@ func (m *Model) NewScratch(maxRows, workers int) *Scratch {
 	sl := vec.StateLen(m.HeadSize)
 	for range workers {
 		s.w = append(s.w, workerScratch{
-			rows: m.newRows(min(ownRows, maxRows)),
-			row:  make([]float32, max(m.Embd, m.FF, qd)),
-			gate: make([]float32, ffRows*32),
-			up:   make([]float32, ffRows*32),
-			q:    make([]float32, g*m.HeadSize),
-			st:   make([]float32, g*sl),
-			tot:  make([]float32, g*sl),
-			nv:   make([]int32, g),
-			p:    make([]float32, vec.ScratchLen()),
+			rows:    m.newRows(min(ownRows, maxRows)),
+			row:     make([]float32, max(m.Embd, m.FF, qd)),
+			gate:    make([]float32, ffRows*32),
+			up:      make([]float32, ffRows*32),
+			q:       make([]float32, g*m.HeadSize),
+			st:      make([]float32, g*sl),
+			tot:     make([]float32, g*sl),
+			visible: make([]uint32, g),
+			p:       make([]float32, vec.ScratchLen()),
+
+			delta:   make([]float32, ffRows*32),
+			mixed:   make([]float32, m.Embd),
+			experts: m.newExpertRows(maxRows),
 		})
 	}
 	return s
 }
 
 func (m *Model) newRows(n int) rows {
-	return rows{make([]float32, n*m.Embd), gemm.NewAct(n, m.Embd), gemm.NewAct(n, m.Heads*m.HeadSize), gemm.NewAct(n, m.Embd)}
+	r := rows{x: make([]float32, n*m.Embd), norm: gemm.NewAct(n, m.Embd), mid: gemm.NewAct(n, m.Heads*m.HeadSize), last: gemm.NewAct(n, m.Embd)}
+	if m.Experts > 0 {
+		r.choices, r.gathered = make([]choice, n*m.Used), gemm.NewAct(n*m.Used, m.Embd)
+	}
+	return r
 }
 
 // attnGroup is how many rows of a long segment share a pass over KV tiles.
@@ -163,7 +189,9 @@ func (m *Model) prepare(s *Scratch, b *Batch) error {
 			return fmt.Errorf("segment %d of the batch is malformed: %d rows from %d at position %d with %d blocks", i, g.N, g.Start, g.Pos, len(g.Table))
 		}
 		at += g.N
-		m.rope.prepare(g.Pos, g.Pos+g.N)
+		for _, t := range m.ropes {
+			t.prepare(g.Pos, g.Pos+g.N)
+		}
 		for r := g.Start; r < at; r++ {
 			s.segOf[r] = int32(i)
 			if g.N > shortRows {
@@ -177,10 +205,18 @@ func (m *Model) prepare(s *Scratch, b *Batch) error {
 	if at != n {
 		return fmt.Errorf("%d rows in segments, %d tokens", at, n)
 	}
+	if err := m.adapt(s, b); err != nil {
+		return err
+	}
 	s.own = n <= ownRows
-	m.plan(s, &s.plans[0], b, false)
-	m.plan(s, &s.plans[1], b, true)
-	need := m.KVHeads * max(s.plans[0].states, s.plans[1].states) * m.Group() * vec.StateLen(m.HeadSize)
+	states := 0
+	for i, w := range m.windows {
+		for j := range s.plans[i] {
+			m.plan(s, &s.plans[i][j], b, w, j == 1)
+			states = max(states, s.plans[i][j].states)
+		}
+	}
+	need := m.KVHeads * states * m.Group() * vec.StateLen(m.HeadSize)
 	if need >= len(s.state)/8 {
 		s.unused = 0
 	}
@@ -193,6 +229,9 @@ func (m *Model) prepare(s *Scratch, b *Batch) error {
 	}
 	return nil
 }
+
+// A layerPlan is for layers but the last, and for the last.
+type layerPlan [2]attnPlan
 
 // An attnPlan is the work of attention in one layer. In the last layer only the rows whose logits are wanted are of
 // use, beside K and V of all.
@@ -209,10 +248,15 @@ type single struct {
 	row, seg int32
 	out      int32 // row of the output; -1 if nobody wants it
 	pos      int32
+	from     int32 // the first token that it sees
 	stored   bool  // its K and V are in their block already
 	places   int32 // where its own begin in the plan's
 	same     int32 // how many blocks its table has in common with that of the single before it, from the start
 }
+
+// first is the first split that the row sees something of, splits how many there are.
+func (t *single) first() int  { return int(t.from) / splitTokens }
+func (t *single) splits() int { return int(t.pos)/splitTokens + 1 - t.first() }
 
 // An attnItem is one KV head over either all splits of some rows of a long segment, or one split of some singles.
 type attnItem struct {
@@ -223,8 +267,16 @@ type attnItem struct {
 	place       int32 // of the first one's state
 }
 
-// plan lays out attention: of all rows, or of the last layer's.
-func (m *Model) plan(s *Scratch, p *attnPlan, b *Batch, last bool) {
+// from is the first position that one at pos sees through a window.
+func from(pos, window int) int {
+	if window == 0 {
+		return 0
+	}
+	return max(0, pos+1-window)
+}
+
+// plan lays out attention through a window: of all rows, or of the last layer's.
+func (m *Model) plan(s *Scratch, p *attnPlan, b *Batch, window int, last bool) {
 	p.single, p.items, p.splits = p.single[:0], p.items[:0], 0
 	p.states = 0
 	logit := int32(0)
@@ -235,6 +287,7 @@ func (m *Model) plan(s *Scratch, p *attnPlan, b *Batch, last bool) {
 			wanted := j >= g.N-g.Logits
 			if short || last && wanted {
 				t := single{row: int32(g.Start + j), seg: int32(i), out: int32(g.Start + j), pos: int32(g.Pos + j), stored: !short}
+				t.from = int32(from(int(t.pos), window))
 				if last {
 					if t.out = -1; wanted {
 						t.out = logit
@@ -244,7 +297,7 @@ func (m *Model) plan(s *Scratch, p *attnPlan, b *Batch, last bool) {
 					t.same = common(b.Segs[p.single[k-1].seg].Table, g.Table)
 				}
 				t.places = int32(p.states)
-				p.states += int(t.pos)/splitTokens + 1
+				p.states += t.splits()
 				p.single = append(p.single, t)
 				p.splits = max(p.splits, int(t.pos)/splitTokens+1)
 			}
@@ -280,7 +333,7 @@ func (m *Model) plan(s *Scratch, p *attnPlan, b *Batch, last bool) {
 			}
 			p.items = append(p.items, attnItem{0, -1, int32(i), int32(n), int32(sp), place})
 			for ; n > 0; n-- {
-				p.places[int(p.single[i].places)+sp] = place
+				p.places[int(p.single[i].places)+sp-p.single[i].first()] = place
 				place++
 				i++
 			}
@@ -297,10 +350,10 @@ func (m *Model) plan(s *Scratch, p *attnPlan, b *Batch, last bool) {
 }
 
 // shared is how many of the first singles read the same blocks in a split, so that one pass over the KV serves them all;
-// 0 if the first one does not reach the split.
+// 0 if the first one sees nothing of the split.
 func (m *Model) shared(s []single, split, most int) int {
 	start, end := int32(split*splitTokens), int32(split+1)*splitTokens
-	if s[0].pos < start {
+	if s[0].pos < start || s[0].from >= end {
 		return 0
 	}
 	blocks := (end + int32(m.Layout.BlockSize) - 1) / int32(m.Layout.BlockSize)
@@ -308,8 +361,8 @@ func (m *Model) shared(s []single, split, most int) int {
 	for n < min(len(s), most) {
 		t := &s[n]
 		// Rows of one sequence follow each other, and are few enough never to be cut apart; those of several must all lie
-		// beyond the split.
-		if t.seg != s[0].seg && (s[0].pos < end || t.pos < end) || t.seg != s[n-1].seg && t.same < blocks {
+		// beyond the split and see all of it.
+		if t.seg != s[0].seg && (min(s[0].pos, t.pos) < end || max(s[0].from, t.from) > start) || t.seg != s[n-1].seg && t.same < blocks || t.from >= end {
 			break
 		}
 		n++

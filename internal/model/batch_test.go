@@ -29,7 +29,8 @@ func newBlocks(n int, l model.Layout) blocks {
 }
 
 // shapes are the ways in which heads, panels and blocks lie to each other: a KV head's share of a row that is whole
-// quantisation blocks and one that is not, groups of 1 and of 8, fewer panels than workers, weights as int8 and as floats.
+// quantisation blocks and one that is not, groups of 1 and of 8, fewer panels than workers, weights as int8 and as floats; windows
+// shorter than a split, longer than one, and of whole tiles; more and fewer experts than rows.
 var shapes = []struct {
 	testmodel.Config
 	blockSize int
@@ -40,14 +41,22 @@ var shapes = []struct {
 	{testmodel.Config{Embd: 64, FF: 64, Heads: 3, KVHeads: 1, HeadSize: 96, Type: gguf.Q4_1}, 1024},
 	{testmodel.Config{Embd: 32, FF: 64, Heads: 6, KVHeads: 2, HeadSize: 48, Type: gguf.F32, TiedHead: true}, 128},
 	{testmodel.Config{Embd: 64, FF: 32, Heads: 1, KVHeads: 1, HeadSize: 64, Type: gguf.Q5_0}, 256},
+	{testmodel.Config{Embd: 64, FF: 64, Heads: 4, KVHeads: 1, HeadSize: 32, Type: gguf.Q8_0, Arch: "gemma3", Window: 40}, 32},
+	{testmodel.Config{Embd: 64, FF: 32, Heads: 4, KVHeads: 2, HeadSize: 64, Type: gguf.Q5_0, Arch: "gemma3", Window: 291}, 64},
+	{testmodel.Config{Embd: 32, FF: 32, Heads: 2, KVHeads: 2, HeadSize: 32, Type: gguf.F32, Arch: "gemma3", Window: 64}, 128},
+	{testmodel.Config{Embd: 64, FF: 32, Heads: 4, KVHeads: 2, HeadSize: 32, Type: gguf.Q4_0, Arch: "qwen3moe", Experts: 20, Used: 3}, 32},
+	{testmodel.Config{Embd: 32, FF: 64, Heads: 2, KVHeads: 1, HeadSize: 64, Type: gguf.F16, Arch: "qwen3moe", Experts: 3, Used: 2}, 64},
+	{testmodel.Config{Embd: 256, FF: 256, Heads: 8, KVHeads: 2, HeadSize: 32, Type: gguf.Q4_K, Better: gguf.Q6_K}, 32},
+	{testmodel.Config{Embd: 256, FF: 256, Heads: 4, KVHeads: 2, HeadSize: 64, Type: gguf.IQ4_XS, Better: gguf.Q3_K}, 64},
+	{testmodel.Config{Embd: 32, FF: 64, Heads: 2, KVHeads: 1, HeadSize: 32, Type: gguf.MXFP4}, 32},
 }
 
 // Batches of segments of any length, at any depth, on any number of workers, give the bits of one row at a time: logits, and
 // K and V. Several sequences share the blocks of a prefix.
 func TestForwardEqualsRowByRow(t *testing.T) {
 	for i, s := range shapes {
-		t.Run(fmt.Sprintf("%d×%d over %d, %v, blocks of %d", s.Heads, s.HeadSize, s.KVHeads, s.Type, s.blockSize), func(t *testing.T) {
-			s.Layers, s.Vocab, s.Ctx, s.RopeBase, s.Seed = 2, testmodel.MinVocab, 2048, 10000, uint64(i)
+		t.Run(fmt.Sprintf("%s %d×%d over %d, %v, blocks of %d", s.Arch, s.Heads, s.HeadSize, s.KVHeads, s.Type, s.blockSize), func(t *testing.T) {
+			s.Layers, s.Vocab, s.Ctx, s.RopeBase, s.Seed = 3, testmodel.MinVocab, 2048, 10000, uint64(i)
 			f, err := gguf.Parse(testmodel.Build(s.Config))
 			if err != nil {
 				t.Fatal(err)
@@ -68,7 +77,7 @@ func compareForward(t *testing.T, m *model.Model, rng *rand.Rand) {
 	shared := (256 + bs - 1) / bs * bs // tokens of the common prefix: at least a split
 	// but the last sequence has a block less of it
 	common := func(q int) int { return shared - q/(sequences-1)*bs }
-	length := shared + 300
+	length := min(shared+300, m.Context)
 	perSeq := (length + bs - 1) / bs
 
 	tm := team.New(maxWorkers, nil)

@@ -1,13 +1,12 @@
-// Package model turns a GGUF file into packed weights and runs the layers of its architecture over a batch of rows.
-// There is one graph an architecture; what they share (packing, rotary tables, KV layout) is here too.
+// Package model turns a GGUF file into packed weights and runs the layers of its architecture over a batch of rows. An
+// architecture is a function that says how a file's tensors make layers (arch.go); the layers themselves are shared:
+// attention, feed-forward, mixture of experts, rotary tables, KV layout.
 package model
 
 import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
-	"strings"
 
 	"kvasir/internal/gguf"
 )
@@ -15,21 +14,21 @@ import (
 // ErrUnsupported is wrapped by every error about a model that is well-formed but cannot be run.
 var ErrUnsupported = errors.New("model is not supported")
 
-// Architectures that have a graph here.
-var Architectures = []string{"llama"}
-
 // Config holds the hyperparameters of a model.
 type Config struct {
 	Name     string
 	Arch     string
 	Layers   int
 	Embd     int // width of the residual stream
-	FF       int // width of the feed-forward layer
+	FF       int // width of the feed-forward layer; of one expert if there are experts
 	Heads    int // query heads
 	KVHeads  int
 	HeadSize int
 	Vocab    int
 	Context  int // positions that the model was trained for
+	Window   int // tokens that a sliding-window layer sees, the row's own among them; 0 if every layer sees all
+	Experts  int // feed-forward networks that a layer chooses from; 0 is none
+	Used     int // of the experts, by a row
 	Eps      float32
 	RopeBase float64
 	// RopeScale divides positions (linear scaling); 1 is none.
@@ -41,117 +40,126 @@ type Config struct {
 // Group is the number of query heads that share one KV head.
 func (c *Config) Group() int { return c.Heads / c.KVHeads }
 
-func parseConfig(f *gguf.File) (*Config, error) {
-	arch, ok := f.String("general.architecture")
-	if !ok {
-		return nil, fmt.Errorf("the file has no general.architecture: %w", gguf.ErrFormat)
+// A reader reads the hyperparameters of an architecture; its keys begin with the architecture's name. What is wrong first
+// stays in err.
+type reader struct {
+	f    *gguf.File
+	arch string
+	err  error
+}
+
+func (r *reader) fail(format string, args ...any) {
+	if r.err == nil {
+		r.err = fmt.Errorf(format, args...)
 	}
-	if !slices.Contains(Architectures, arch) {
-		return nil, fmt.Errorf("architecture %q: %w; known architectures: %s", arch, ErrUnsupported, strings.Join(Architectures, ", "))
-	}
-	c := &Config{Arch: arch, RopeScale: 1}
-	c.Name, _ = f.String("general.name")
-	var err error
-	num := func(key string, def int) int {
-		v, ok := f.Uint(arch + "." + key)
-		if !ok {
-			if def < 0 && err == nil {
-				err = fmt.Errorf("the file has no %s.%s: %w", arch, key, gguf.ErrFormat)
+}
+
+// num is a number above 0. Where it may differ by layer and is given as an array, all must be equal. Without the key it is def,
+// or an error if that is negative.
+func (r *reader) num(key string, def int) int {
+	key = r.arch + "." + key
+	v, ok := r.f.Uint(key)
+	if list, is := r.f.Ints(key); is && len(list) > 0 {
+		for _, x := range list {
+			if x != list[0] {
+				r.fail("%s differs by layer: %w", key, ErrUnsupported)
 			}
-			return def
 		}
-		if v == 0 || v > 1<<24 {
-			if err == nil {
-				err = fmt.Errorf("%s.%s is %d: %w", arch, key, v, gguf.ErrFormat)
-			}
+		v, ok = uint64(list[0]), true
+	}
+	if !ok {
+		if def < 0 {
+			r.fail("the file has no %s: %w", key, gguf.ErrFormat)
 			return 1
 		}
-		return int(v)
+		return def
 	}
-	if n, ok := f.Uint(arch + ".expert_count"); ok && n > 0 {
-		return nil, fmt.Errorf("mixture of experts: %w", ErrUnsupported)
+	if v == 0 || v > 1<<24 {
+		r.fail("%s is %d: %w", key, v, gguf.ErrFormat)
+		return 1
 	}
-	c.Layers = num("block_count", -1)
-	c.Embd = num("embedding_length", -1)
-	c.FF = num("feed_forward_length", -1)
-	c.Heads = num("attention.head_count", -1)
-	c.KVHeads = num("attention.head_count_kv", c.Heads)
-	c.Context = num("context_length", -1)
-	if err != nil {
-		return nil, err
+	return int(v)
+}
+
+// float is a number between lo and hi, both excluded, rounded to float32. Without the key it is def, or an error if that is NaN.
+func (r *reader) float(key string, def, lo, hi float64) float64 {
+	key = r.arch + "." + key
+	v, ok := r.f.Float(key)
+	if !ok {
+		if math.IsNaN(def) {
+			r.fail("the file has no %s: %w", key, gguf.ErrFormat)
+			return 1
+		}
+		return def
 	}
-	c.HeadSize = num("attention.key_length", c.Embd/c.Heads)
-	vlen := num("attention.value_length", c.HeadSize)
-	rot := num("rope.dimension_count", c.HeadSize)
-	if err != nil {
-		return nil, err
+	if !(v > lo && v < hi) {
+		r.fail("%s is %v: %w", key, v, gguf.ErrFormat)
+		return 1
 	}
-	emb, ok := f.Tensor("token_embd.weight")
+	return float64(float32(v))
+}
+
+// refuse fails if a key is there with a number other than 0, since the graph does not do what it asks for.
+func (r *reader) refuse(keys ...string) {
+	for _, key := range keys {
+		if v, ok := r.f.Float(r.arch + "." + key); ok && v != 0 {
+			r.fail("%s.%s is %v: %w; the %s graph has none", r.arch, key, v, ErrUnsupported, r.arch)
+		}
+	}
+}
+
+// parseConfig reads what all architectures have.
+func parseConfig(r *reader) (*Config, error) {
+	c := &Config{Arch: r.arch}
+	c.Name, _ = r.f.String("general.name")
+	c.Layers = r.num("block_count", -1)
+	c.Embd = r.num("embedding_length", -1)
+	c.Heads = r.num("attention.head_count", -1)
+	c.KVHeads = r.num("attention.head_count_kv", c.Heads)
+	c.Context = r.num("context_length", -1)
+	if n, ok := r.f.Uint(r.arch + ".expert_count"); ok && n > 0 {
+		c.Experts = r.num("expert_count", -1)
+		c.Used = r.num("expert_used_count", -1)
+		c.FF = r.num("expert_feed_forward_length", -1)
+	} else {
+		c.FF = r.num("feed_forward_length", -1)
+	}
+	if r.err != nil {
+		return nil, r.err
+	}
+	c.HeadSize = r.num("attention.key_length", c.Embd/c.Heads)
+	vlen := r.num("attention.value_length", c.HeadSize)
+	c.Eps = float32(r.float("attention.layer_norm_rms_epsilon", math.NaN(), 0, 1))
+	c.RopeBase = r.float("rope.freq_base", 10000, 1, 1e12)
+	c.RopeScale = 1
+	if r.err != nil {
+		return nil, r.err
+	}
+	emb, ok := r.f.Tensor("token_embd.weight")
 	if !ok {
 		return nil, fmt.Errorf("the file has no tensor token_embd.weight: %w", gguf.ErrFormat)
 	}
-	c.Vocab = emb.Rows()
-	eps, ok := f.Float(arch + ".attention.layer_norm_rms_epsilon")
-	if !ok || !(eps > 0 && eps < 1) {
-		return nil, fmt.Errorf("%s.attention.layer_norm_rms_epsilon is missing or out of range: %w", arch, gguf.ErrFormat)
-	}
-	c.Eps = float32(eps)
-	c.RopeBase = 10000
-	if b, ok := f.Float(arch + ".rope.freq_base"); ok {
-		c.RopeBase = float64(float32(b))
-	}
-	if !(c.RopeBase > 1 && c.RopeBase < 1e12) {
-		return nil, fmt.Errorf("%s.rope.freq_base is %v: %w", arch, c.RopeBase, gguf.ErrFormat)
-	}
-	kind, _ := f.String(arch + ".rope.scaling.type")
-	scale, _ := f.Float(arch + ".rope.scaling.factor")
-	if kind == "" {
-		if s, ok := f.Float(arch + ".rope.scale_linear"); ok && s > 0 {
-			kind, scale = "linear", s
-		}
-	}
-	switch kind {
-	case "", "none":
-	case "linear":
-		if !(scale >= 1 && scale <= 1e6) {
-			return nil, fmt.Errorf("%s.rope.scaling.factor is %v: %w", arch, scale, gguf.ErrFormat)
-		}
-		c.RopeScale = float64(float32(scale))
-	default:
-		return nil, fmt.Errorf("rope scaling %q: %w; known: none, linear and rope_freqs.weight", kind, ErrUnsupported)
-	}
-	if t, ok := f.Tensor("rope_freqs.weight"); ok {
-		if t.Type != gguf.F32 || t.Rows() != 1 || t.RowLen() != c.HeadSize/2 {
-			return nil, fmt.Errorf("rope_freqs.weight has the wrong shape: %w", gguf.ErrFormat)
-		}
-		c.RopeFactors = make([]float32, c.HeadSize/2)
-		if err := gguf.Dequantize(t.Type, t.Data, c.RopeFactors); err != nil {
-			return nil, err
-		}
-		for _, x := range c.RopeFactors {
-			if !(x > 1e-6 && x < 1e6) {
-				return nil, fmt.Errorf("rope_freqs.weight holds %v: %w", x, gguf.ErrFormat)
-			}
-		}
-	}
-	slowest := 1.0
-	for _, x := range c.RopeFactors {
-		slowest = min(slowest, float64(x))
+	if c.Vocab = emb.Rows(); emb.RowLen() != c.Embd {
+		return nil, fmt.Errorf("token_embd.weight has rows of %d, want %d: %w", emb.RowLen(), c.Embd, gguf.ErrFormat)
 	}
 	switch {
-	case float64(c.Context)/slowest >= 1<<20: // the range of sincos
-		return nil, fmt.Errorf("a context of %d tokens: %w; up to 1048575 are", c.Context, ErrUnsupported)
+	case c.Layers > len(r.f.Tensors):
+		return nil, fmt.Errorf("%d layers in a file of %d tensors: %w", c.Layers, len(r.f.Tensors), gguf.ErrFormat)
+	case c.Experts > 4096:
+		return nil, fmt.Errorf("%d experts: %w; up to 4096 are", c.Experts, ErrUnsupported)
 	case c.Heads%c.KVHeads != 0:
 		return nil, fmt.Errorf("%d heads over %d KV heads: %w", c.Heads, c.KVHeads, gguf.ErrFormat)
 	case c.HeadSize%16 != 0 || c.HeadSize > 256:
 		return nil, fmt.Errorf("head size %d: %w; a multiple of 16 up to 256 is", c.HeadSize, ErrUnsupported)
-	case vlen != c.HeadSize || rot != c.HeadSize:
-		return nil, fmt.Errorf("key size %d, value size %d, rotary size %d: %w; equal sizes are", c.HeadSize, vlen, rot, ErrUnsupported)
+	case vlen != c.HeadSize:
+		return nil, fmt.Errorf("key size %d, value size %d: %w; equal sizes are", c.HeadSize, vlen, ErrUnsupported)
 	case c.Embd%32 != 0 || c.FF%32 != 0 || c.Heads*c.HeadSize%32 != 0:
 		return nil, fmt.Errorf("embedding length %d, feed-forward length %d, attention width %d: %w; multiples of 32 are",
 			c.Embd, c.FF, c.Heads*c.HeadSize, ErrUnsupported)
 	case c.Vocab < 1 || c.Vocab > math.MaxInt32/2:
 		return nil, fmt.Errorf("%d token embeddings: %w", c.Vocab, gguf.ErrFormat)
+	case c.Used > c.Experts:
+		return nil, fmt.Errorf("%d of %d experts: %w", c.Used, c.Experts, gguf.ErrFormat)
 	}
 	return c, nil
 }

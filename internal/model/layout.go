@@ -45,3 +45,23 @@ func (l Layout) CopyTokens(dst, src []uint16, n int) {
 		}
 	}
 }
+
+// CopyRows copies K and V of the tokens [from, to) of src to the same places of dst.
+func (l Layout) CopyRows(dst, src []uint16, from, to int) {
+	for layer := range l.Layers {
+		for t := from; t < to; {
+			lo := t % vec.TileTokens
+			m := min(vec.TileTokens-lo, to-t)
+			for h := range l.KVHeads {
+				dk, dv := l.tile(dst, layer, t, h)
+				sk, sv := l.tile(src, layer, t, h)
+				for d := range l.HeadSize {
+					i := d*vec.TileTokens + lo
+					copy(dk[i:i+m], sk[i:i+m])
+				}
+				copy(dv[lo*l.HeadSize:(lo+m)*l.HeadSize], sv[lo*l.HeadSize:(lo+m)*l.HeadSize])
+			}
+			t += m
+		}
+	}
+}

@@ -41,10 +41,10 @@ func sincos(x float64) (sin, cos float64) {
 	return -c, s
 }
 
-// pow returns base^e for base > 0, accurate to a few ulp for moderate exponents.
-func pow(base, e float64) float64 {
-	// ln(base) = k ln 2 + 2 atanh((m-1)/(m+1)), m in [1/√2, √2)
-	m, k := math.Frexp(base)
+// ln returns the natural logarithm of x > 0.
+func ln(x float64) float64 {
+	// ln(x) = k ln 2 + 2 atanh((m-1)/(m+1)), m in [1/√2, √2)
+	m, k := math.Frexp(x)
 	if m < math.Sqrt2/2 {
 		m *= 2
 		k--
@@ -55,7 +55,12 @@ func pow(base, e float64) float64 {
 	for i := 41; i >= 1; i -= 2 {
 		a = 1/float64(i) + float64(t2*a)
 	}
-	y := float64(e * (float64(float64(k)*math.Ln2) + float64(float64(2*t)*a)))
+	return float64(float64(k)*math.Ln2) + float64(float64(2*t)*a)
+}
+
+// pow returns base^e for base > 0, accurate to a few ulp for moderate exponents.
+func pow(base, e float64) float64 {
+	y := float64(e * ln(base))
 	n := math.RoundToEven(y / math.Ln2)
 	r := y - float64(n*6.93147180369123816490e-01)
 	r -= float64(n * 1.90821492927058770002e-10)

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"kvasir/internal/grammar"
 	"kvasir/internal/llm"
 	"kvasir/internal/sample"
 	"kvasir/internal/sched"
@@ -23,7 +24,8 @@ type choice struct {
 	stop      []string
 	ignoreEOS bool
 	logprobs  bool
-	left      int // tokens that may still be generated
+	left      int              // tokens that may still be generated
+	matcher   *grammar.Matcher // nil: the text is free
 
 	held    string          // text that may be the beginning of a stop string
 	pending []llm.TokenInfo // tokens whose text is not emitted
@@ -32,14 +34,23 @@ type choice struct {
 
 // next chooses the token at position and emits what became certain.
 func (c *choice) next(logits []float32, position int) (int32, bool, error) {
-	tok, top, err := c.sampler.Sample(logits, position)
+	allowed, err := c.allowed()
 	if err != nil {
 		return 0, true, err
+	}
+	tok, top, err := c.sampler.SampleAmong(logits, position, allowed)
+	if err != nil {
+		return 0, true, err
+	}
+	if c.matcher != nil {
+		if err := c.matcher.Accept(tok.ID); err != nil {
+			return 0, true, err
+		}
 	}
 	c.sampler.Accept(tok.ID)
 	c.left--
 	c.stream.count(c.index)
-	if c.tokenizer.IsEOG(tok.ID) && !c.ignoreEOS {
+	if c.tokenizer.IsEOG(tok.ID) && (!c.ignoreEOS || c.matcher != nil) {
 		c.held += c.decoder.Flush()
 		c.cut()
 		c.emit(len(c.held), llm.FinishStop)
@@ -61,7 +72,7 @@ func (c *choice) next(logits []float32, position int) (int32, bool, error) {
 	if c.logprobs {
 		c.spans = append(c.spans, span{start, len(c.held)})
 	}
-	if c.cut() {
+	if c.cut() || c.matcher != nil && c.matcher.Done() { // when nothing may follow, the model is not asked for the end
 		c.emit(len(c.held), llm.FinishStop)
 		return tok.ID, true, nil
 	}

@@ -14,12 +14,14 @@ import (
 	"kvasir/internal/cache"
 	"kvasir/internal/engine"
 	"kvasir/internal/gguf"
+	"kvasir/internal/grammar"
 	"kvasir/internal/kernel"
 	"kvasir/internal/llm"
 	"kvasir/internal/model"
 	"kvasir/internal/sample"
 	"kvasir/internal/sched"
 	"kvasir/internal/store"
+	"kvasir/internal/store/disk"
 	"kvasir/internal/template"
 	"kvasir/internal/token"
 )
@@ -28,6 +30,7 @@ import (
 type Options struct {
 	Names     []string // the first is the model's id, the others are aliases
 	Digest    [32]byte // SHA-256 of the file
+	Adapters  []Adapter
 	Path      kernel.Path
 	Threads   int
 	CPUs      []int // where the threads stay, if there are as many; see engine.Options
@@ -36,10 +39,14 @@ type Options struct {
 	KVBytes   uint64 // budget of all KV, that of running sequences included
 	MaxQueue  int
 	MaxBatch  int
-	MaxRows   int    // rows of a step; 0 is 512
-	NoCache   bool   // never reuse
-	NoDrafts  bool   // never check guessed tokens
-	Secret    []byte // of the deployment, for tenants' scopes
+	MaxRows   int        // rows of a step; 0 is 512
+	NoCache   bool       // never reuse
+	NoDrafts  bool       // never check guessed tokens
+	Accurate  bool       // float32 throughout; see model.Options
+	Secret    []byte     // of the deployment, for tenants' scopes
+	Disk      *disk.Tier // below memory; nil: none. It is not closed
+	Load      sched.LoadMode
+	Turn      sync.Locker // held while a step is computed, for models that share the processors; nil: none do
 	Log       *slog.Logger
 }
 
@@ -57,13 +64,17 @@ type Pipeline struct {
 	memo      *token.Memo
 	template  *template.Template // nil if the model has none
 	info      llm.ModelInfo
-	limit     int // tokens a sequence may hold
+	adapters  []adapter
+	models    []llm.ModelInfo // the model and its adapters
+	limit     int             // tokens a sequence may hold
 	identity  cache.Identity
-	longest   int           // bytes of the longest token
+	disk      *disk.Model // nil without Options.Disk
+	longest   int         // bytes of the longest token
+	grammars  func() *grammar.Cache
 	encoding  chan struct{} // bounds how many prompts are encoded at once: the step needs the processors too
 
 	mu    sync.Mutex
-	roots map[string]cache.Key // by tenant
+	roots map[string]map[string]cache.Key // by tenant, and adapters with their scales
 }
 
 // Open loads the GGUF file at path and starts its step loop.
@@ -78,30 +89,35 @@ func Open(path string, o Options) (_ *Pipeline, err error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Pipeline{o: o, roots: map[string]cache.Key{}, encoding: make(chan struct{}, max(1, o.Threads/2))}
+	p := &Pipeline{o: o, roots: map[string]map[string]cache.Key{}, encoding: make(chan struct{}, max(1, o.Threads/2))}
 	defer func() {
 		if err != nil {
 			p.release(f)
 		}
 	}()
-	quant := commonType(f)
+	quant, values := commonType(f), weightValues(f)
 	if err := p.openText(f); err != nil {
 		return nil, err
 	}
-	if p.model, err = model.Load(f, model.Options{Path: o.Path, Context: o.Context, BlockSize: o.BlockSize, Threads: o.Threads}); err != nil {
+	if p.model, err = model.Load(f, model.Options{Path: o.Path, Context: o.Context, BlockSize: o.BlockSize, Threads: o.Threads, Accurate: o.Accurate}); err != nil {
 		return nil, err
 	}
 	if n := p.tokenizer.Vocab(); n > p.model.Vocab {
 		return nil, fmt.Errorf("the tokenizer has %d tokens, the model %d: %w", n, p.model.Vocab, gguf.ErrFormat)
 	}
-	if err := p.openKV(); err != nil {
+	c := p.model.Config
+	p.identity = cache.Identity{Weights: o.Digest, BlockSize: o.BlockSize, Group: "all", Layout: model.LayoutVersion, DType: "f16",
+		Numerics: p.model.Numerics(), Rope: ropeOf(&c)}
+	if err := p.openAdapters(); err != nil {
 		return nil, err
 	}
-	c := p.model.Config
+	if err := p.openKV(values); err != nil {
+		return nil, err
+	}
 	p.info = llm.ModelInfo{ID: o.Names[0], Aliases: o.Names[1:], Created: time.Now().Unix(), Context: p.limit, Vocab: c.Vocab,
 		Bytes: f.Size(), Quant: quant, Digest: fmt.Sprintf("%x", o.Digest)}
-	p.identity = cache.Identity{Weights: o.Digest, BlockSize: o.BlockSize, Group: "all", Layout: model.LayoutVersion, DType: "f16",
-		Numerics: kernel.Revision, Rope: ropeOf(&c)}
+	p.models = p.list()
+	p.openGrammars()
 	return p, nil
 }
 
@@ -139,8 +155,8 @@ func ropeOf(c *model.Config) cache.Rope {
 	return r
 }
 
-// openKV sizes the memory tier to the budget and starts engine and scheduler.
-func (p *Pipeline) openKV() (err error) {
+// openKV sizes the memory tier to the budget and starts engine and scheduler. values is how many weights there are.
+func (p *Pipeline) openKV(values float64) (err error) {
 	l := p.model.Layout
 	blocks := int(min(p.o.KVBytes/uint64(l.BlockBytes()), 1<<31-1))
 	if blocks < 4 {
@@ -157,8 +173,22 @@ func (p *Pipeline) openKV() (err error) {
 	if p.engine, err = engine.New(p.model, p.memory, engine.Options{Threads: p.o.Threads, CPUs: p.o.CPUs, MaxRows: p.o.MaxRows}); err != nil {
 		return err
 	}
-	c := cache.New(cache.Config{Blocks: blocks, BlockSize: l.BlockSize})
-	p.sched = sched.New(p.engine, c, sched.Options{MaxQueue: p.o.MaxQueue, MaxBatch: p.o.MaxBatch, NoDrafts: p.o.NoDrafts, Log: p.o.Log})
+	so := sched.Options{MaxQueue: p.o.MaxQueue, MaxBatch: p.o.MaxBatch, NoDrafts: p.o.NoDrafts, Log: p.o.Log, Load: p.o.Load}
+	if p.o.Disk != nil && !p.o.NoCache {
+		id := &p.identity
+		p.disk, err = p.o.Disk.Model(disk.Format{Weights: id.Weights, BlockSize: id.BlockSize, Group: id.Group, Layout: id.Layout, DType: id.DType,
+			Numerics: id.Numerics, Layers: l.Layers, Bytes: l.BlockBytes()})
+		if err != nil {
+			return err
+		}
+		so.Tier, so.RowTime = p.disk, 2*values/(float64(max(1, p.o.Threads))*quickestThread)
+	}
+	c := cache.New(cache.Config{Blocks: blocks, BlockSize: l.BlockSize, Saving: so.Tier != nil})
+	var e sched.Engine = p.engine
+	if p.o.Turn != nil {
+		e = turns{p.engine, p.o.Turn}
+	}
+	p.sched = sched.New(e, c, so)
 	return nil
 }
 
@@ -168,6 +198,9 @@ func (p *Pipeline) release(f *gguf.File) {
 	}
 	if p.memory != nil {
 		p.memory.Close()
+	}
+	for _, a := range p.adapters {
+		a.packed.Close()
 	}
 	if p.model != nil {
 		p.model.Close()
@@ -179,8 +212,27 @@ func (p *Pipeline) release(f *gguf.File) {
 // Close drains the scheduler until ctx ends and frees everything.
 func (p *Pipeline) Close(ctx context.Context) error {
 	err := p.sched.Close(ctx)
+	if errors.Is(err, sched.ErrBusy) {
+		return err // the process ends, and the memory with it
+	}
 	p.release(nil)
 	return err
+}
+
+// quickestThread is how many operations a second a thread computes at the very most: until a prompt token's time has been measured, what is loaded from
+// disk is held against that.
+const quickestThread = 400e9
+
+// weightValues is how many values all tensors have.
+func weightValues(f *gguf.File) (n float64) {
+	for i := range f.Tensors {
+		v := 1.0
+		for _, d := range f.Tensors[i].Dims {
+			v *= float64(d)
+		}
+		n += v
+	}
+	return n
 }
 
 // commonType names the weight type that holds most of the file.
@@ -203,8 +255,8 @@ func (p *Pipeline) text(id int32) string {
 	return string(p.tokenizer.Bytes(id))
 }
 
-// Models lists what is served here.
-func (p *Pipeline) Models() []llm.ModelInfo { return []llm.ModelInfo{p.info} }
+// Models lists what is served here: the model, and its adapters in order. The list is not to be changed.
+func (p *Pipeline) Models() []llm.ModelInfo { return p.models }
 
 // Ready says whether requests are taken.
 func (p *Pipeline) Ready() bool { return true }
@@ -221,20 +273,6 @@ func (p *Pipeline) TokenBytes() int { return p.model.Layout.TokenBytes() }
 // Tokenizer of the model.
 func (p *Pipeline) Tokenizer() *token.Tokenizer { return p.tokenizer }
 
-// root is the root of the tenant's prefix tree.
-func (p *Pipeline) root(tenant string) cache.Key {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	k, ok := p.roots[tenant]
-	if !ok {
-		id := p.identity
-		id.Scope = cache.Scope(p.o.Secret, tenant)
-		k = id.Root()
-		p.roots[tenant] = k
-	}
-	return k
-}
-
 // Generate implements the server's Generator.
 func (p *Pipeline) Generate(ctx context.Context, r *llm.Request) (llm.Stream, error) {
 	if err := sample.Check(r.Sampling); err != nil {
@@ -246,6 +284,10 @@ func (p *Pipeline) Generate(ctx context.Context, r *llm.Request) (llm.Stream, er
 	if err := sample.CheckVocab(r.Sampling, p.model.Vocab); err != nil {
 		return nil, err
 	}
+	uses, key, err := p.uses(r)
+	if err != nil {
+		return nil, err
+	}
 	if err := p.sched.Full(r.Tenant); err != nil {
 		return nil, asError(err)
 	}
@@ -254,6 +296,10 @@ func (p *Pipeline) Generate(ctx context.Context, r *llm.Request) (llm.Stream, er
 		defer func() { <-p.encoding }()
 	case <-ctx.Done():
 		return nil, asError(sched.ErrCanceled)
+	}
+	g, err := p.grammarOf(r)
+	if err != nil {
+		return nil, err
 	}
 	prompts := make([][]int32, len(r.Prompts))
 	lens := make([]int, len(r.Prompts))
@@ -270,7 +316,9 @@ func (p *Pipeline) Generate(ctx context.Context, r *llm.Request) (llm.Stream, er
 	st := newStream(p.sched, lens, r.N)
 	for i, ids := range prompts {
 		for k := range r.N {
-			st.jobs = append(st.jobs, p.job(st, r, i, k, ids))
+			j := p.job(st, r, i, k, ids, g)
+			j.Root, j.Adapters = p.root(r.Tenant, key), uses
+			st.jobs = append(st.jobs, j)
 		}
 	}
 	if err := p.sched.Submit(st.jobs...); err != nil {
@@ -279,16 +327,21 @@ func (p *Pipeline) Generate(ctx context.Context, r *llm.Request) (llm.Stream, er
 	return st, nil
 }
 
-// job makes the job of choice k of prompt i.
-func (p *Pipeline) job(st *stream, r *llm.Request, i, k int, ids []int32) *sched.Job {
+// job makes the job of choice k of prompt i, but for what depends on adapters.
+func (p *Pipeline) job(st *stream, r *llm.Request, i, k int, ids []int32, g *grammar.Grammar) *sched.Job {
 	index := i*r.N + k
 	left := p.limit - len(ids)
 	if r.MaxTokens > 0 {
 		left = min(left, r.MaxTokens)
 	}
-	j := &sched.Job{Tenant: r.Tenant, Root: p.root(r.Tenant), Prompt: ids, NoCache: r.NoCache || p.o.NoCache, Limit: len(ids) + left}
+	j := &sched.Job{Tenant: r.Tenant, Prompt: ids, NoCache: r.NoCache || p.o.NoCache, Limit: len(ids) + left}
 	c := &choice{index: index, stream: st, job: j, sampler: sample.New(p.o.Path, r.Sampling, index, r.Logprobs), tokenizer: p.tokenizer,
 		decoder: p.tokenizer.NewDecoder(false), stop: r.Stop, ignoreEOS: r.IgnoreEOS, logprobs: r.Logprobs >= 0, left: left}
+	if g != nil {
+		c.matcher = g.NewMatcher() // whose text begins with the first token's bytes as they are
+	} else {
+		c.decoder.After(ids[len(ids)-1])
+	}
 	c.sampler.Prompt(ids)
 	var echo *llm.Event
 	if r.Echo {

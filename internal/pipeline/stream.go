@@ -128,6 +128,7 @@ func (s *stream) Usage() llm.Usage {
 	for i, d := range s.decisions {
 		u.PromptTokens += s.prompt[i]
 		u.CachedTokens += d.Reused
+		u.LoadedTokens += d.Loaded
 	}
 	return u
 }

@@ -7,6 +7,7 @@
 //
 // The order of the steps:
 //
+//  0. tokens that a grammar does not allow here are left out of all that follows (SampleAmong);
 //  1. logit bias is added;
 //  2. repetition penalty, for tokens of the prompt and the choice: positive logits are divided by it, others multiplied
 //     (Keskar et al., "CTRL", 2019, as transformers and llama.cpp have it);
@@ -129,9 +130,22 @@ func (s *Sampler) Accept(id int32) {
 //
 // The settings' ids beyond the logits have no effect; see CheckVocab.
 func (s *Sampler) Sample(logits []float32, position int) (token llm.TokenLogprob, top []llm.TokenLogprob, err error) {
+	return s.SampleAmong(logits, position, nil)
+}
+
+// SampleAmong is Sample with a set of the tokens that may be chosen, a bit for each id; nil is all. The log-probabilities and top are those of the
+// model's own distribution, as if there were no set. If none of the tokens allowed has a finite logit, the error is ErrNotFinite.
+func (s *Sampler) SampleAmong(logits []float32, position int, allowed []uint64) (token llm.TokenLogprob, top []llm.TokenLogprob, err error) {
 	w := newWorkspace()
 	defer w.free()
 	adjusted := len(s.bias) > 0 || !s.seen.empty()
+	if allowed != nil {
+		if s.set.Temperature == 0 && !adjusted && s.logprobs < 0 {
+			token.ID, err = w.bestAmong(s.path, logits, allowed)
+			return token, nil, err
+		}
+		adjusted = true
+	}
 	raw, peak, norm := logits, float32(0), 0.0
 	if s.logprobs >= 0 || !adjusted {
 		if peak, err = w.scan(s.path, logits); err != nil {
@@ -147,6 +161,14 @@ func (s *Sampler) Sample(logits []float32, position int) (token llm.TokenLogprob
 		copy(w.adjusted, logits)
 		logits = w.adjusted
 		s.adjust(logits)
+		if allowed != nil {
+			if s.logprobs < 0 { // what is wrong with the model must not hide behind the set
+				if _, err = w.scan(s.path, raw); err != nil {
+					return token, nil, err
+				}
+			}
+			only(logits, allowed)
+		}
 		if peak, err = w.scan(s.path, logits); err != nil {
 			return token, nil, err
 		}

@@ -31,10 +31,11 @@ var (
 )
 
 // tinyFile writes the random model that the exactness tests run on and returns its path.
-func tinyFile(t testing.TB) string {
+func tinyFile(t testing.TB) string { return modelFile(t, testmodel.Tiny) }
+
+func modelFile(t testing.TB, cfg testmodel.Config) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "tiny.gguf")
-	cfg := testmodel.Tiny
 	cfg.Ctx = 2048
 	if err := testmodel.Write(path, cfg); err != nil {
 		t.Fatal(err)
@@ -85,6 +86,8 @@ type oracle struct {
 	table []int32
 	mu    sync.Mutex
 	memo  map[string][32]byte
+	// What pick chooses from the logits of memo.
+	picked map[string]int32
 }
 
 func newOracle(t testing.TB, m *model.Model) *oracle {
@@ -98,7 +101,7 @@ func newOracle(t testing.TB, m *model.Model) *oracle {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { e.Close(); mem.Close() })
-	o := &oracle{t: t, e: e, memo: map[string][32]byte{}}
+	o := &oracle{t: t, e: e, memo: map[string][32]byte{}, picked: map[string]int32{}}
 	for i := range blocks {
 		o.table = append(o.table, int32(i))
 	}
@@ -117,9 +120,18 @@ func (o *oracle) logits(tokens []int32) [32]byte {
 				o.t.Fatal(err)
 			}
 			o.memo[key(tokens[:i+1])] = digest(o.e.Logits(0))
+			o.picked[key(tokens[:i+1])] = pick(o.e.Logits(0))
 		}
 	}
 	return o.memo[k]
+}
+
+// next returns the digest of the logits after the given tokens, and the token that generate chooses then.
+func (o *oracle) next(tokens []int32) ([32]byte, int32) {
+	d := o.logits(tokens)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return d, o.picked[key(tokens)]
 }
 
 // rig is a scheduler over a real engine.
@@ -129,6 +141,14 @@ type rig struct {
 }
 
 func newRig(t testing.TB, m *model.Model, blocks int, eo engine.Options, so sched.Options) *rig {
+	t.Helper()
+	r, stop := newRigFor(t, m, blocks, eo, so)
+	t.Cleanup(stop)
+	return r
+}
+
+// newRigFor is newRig with an end before that of the test.
+func newRigFor(t testing.TB, m *model.Model, blocks int, eo engine.Options, so sched.Options) (*rig, func()) {
 	t.Helper()
 	mem, err := store.NewMemory(blocks, m.Layout.BlockBytes())
 	if err != nil {
@@ -144,7 +164,7 @@ func newRig(t testing.TB, m *model.Model, blocks int, eo engine.Options, so sche
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := cache.New(cache.Config{Blocks: blocks, BlockSize: m.Layout.BlockSize})
+	c := cache.New(cache.Config{Blocks: blocks, BlockSize: m.Layout.BlockSize, Saving: so.Tier != nil})
 	if so.MaxQueue == 0 {
 		so.MaxQueue = 1000
 	}
@@ -152,7 +172,7 @@ func newRig(t testing.TB, m *model.Model, blocks int, eo engine.Options, so sche
 		so.MaxBatch = 16
 	}
 	r := &rig{sched.New(e, c, so), e}
-	t.Cleanup(func() {
+	return r, func() {
 		r.Close(context.Background())
 		e.Close()
 		mem.Close()
@@ -162,8 +182,7 @@ func newRig(t testing.TB, m *model.Model, blocks int, eo engine.Options, so sche
 		if s := c.Stats(); s.Held != 0 || s.Free+s.Cached != s.Total {
 			t.Errorf("at the end %+v", s)
 		}
-	})
-	return r
+	}
 }
 
 // result of one generation.
@@ -306,6 +325,43 @@ func TestMatrix(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// Prompts in chunks and batches, and those that reuse what others computed, are exact with other weights too.
+func TestWeightTypes(t *testing.T) {
+	for i, types := range [][2]gguf.Type{{gguf.Q4_K, gguf.Q6_K}, {gguf.Q5_0, gguf.Q5_0}, {gguf.IQ4_XS, gguf.Q5_K}, {gguf.MXFP4, gguf.MXFP4}} {
+		t.Run(fmt.Sprint(types), func(t *testing.T) {
+			cfg := testmodel.Tiny
+			cfg.Layers, cfg.Embd, cfg.Heads, cfg.Type, cfg.Better = 2, 256, 8, types[0], types[1] // rows of 256 for the K-types
+			file := modelFile(t, cfg)
+			rnd := rand.New(rand.NewPCG(6, uint64(i)))
+			shared := randTokens(rnd, 75, 300)
+			o := newOracle(t, load(t, file, kernel.Available()[0], 32))
+			for _, p := range paths() {
+				r := newRig(t, load(t, file, p, 32), 100, engine.Options{Threads: 2, MaxRows: 48}, sched.Options{MaxBatch: 5})
+				reused := 0
+				for range 2 {
+					var outs []<-chan result
+					var prompts [][]int32
+					for n := range 5 {
+						prompts = append(prompts, append(append([]int32(nil), shared[:75-n*7]...), randTokens(rnd, 5, 300)...))
+						outs = append(outs, r.generate(rootA, prompts[n], 3, nil))
+					}
+					for n, out := range outs {
+						res := <-out
+						if res.err != nil {
+							t.Fatal(res.err)
+						}
+						reused += res.decision.Reused
+						o.check(t, fmt.Sprintf("path %v, prompt %d", p, n), prompts[n], res)
+					}
+				}
+				if reused == 0 {
+					t.Error("nothing was reused")
+				}
+			}
+		})
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"time"
+	"unsafe"
 
 	"kvasir/internal/engine"
 )
@@ -124,6 +125,26 @@ func (f *Fake) MaxRows() int { return f.Rows }
 func (f *Fake) Copy(dst, src int32, n int) {
 	clear(f.kv[dst])
 	copy(f.kv[dst][:n], f.kv[src])
+}
+
+// Bytes implements Engine.
+func (f *Fake) Bytes(b int32) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(&f.kv[b][0])), f.BlockBytes())
+}
+
+// BlockBytes is the length of Bytes.
+func (f *Fake) BlockBytes() int { return f.blockSize * int(unsafe.Sizeof(fakeRow{})) }
+
+// Extract implements Engine.
+func (f *Fake) Extract(dst []byte, b int32, n int) {
+	clear(dst)
+	copy(dst, f.Bytes(b)[:n*int(unsafe.Sizeof(fakeRow{}))])
+}
+
+// Fill implements Engine.
+func (f *Fake) Fill(b int32, src []byte, from, to int) {
+	size := int(unsafe.Sizeof(fakeRow{}))
+	copy(f.Bytes(b)[from*size:to*size], src[from*size:])
 }
 
 // Ticks is a clock by which every step takes the same time.

@@ -9,7 +9,9 @@ import (
 
 	"kvasir/internal/cache"
 	"kvasir/internal/draft"
+	"kvasir/internal/engine"
 	"kvasir/internal/llm"
+	"kvasir/internal/store"
 )
 
 // Errors of Submit and of a job's Done.
@@ -23,10 +25,12 @@ var (
 // fields and does not change them after Submit. The functions run on the step loop, must be quick and must not call
 // back into the scheduler.
 type Job struct {
-	Tenant  string // for fair admission
-	Root    cache.Key
-	Prompt  []int32 // at least one token
-	NoCache bool
+	Tenant string // for fair admission
+	Root   cache.Key
+	Prompt []int32 // at least one token
+	// Adapters that change the model for this sequence, in order. Root must differ from that of every other list.
+	Adapters []engine.AdapterUse
+	NoCache  bool
 
 	// Limit is how many tokens the sequence may hold, prompt included. Next is told by its position; it must say done
 	// at the latest for the token at position Limit-1.
@@ -47,11 +51,14 @@ type Job struct {
 	arrival  uint64
 	tokens   []int32 // prompt and generated
 	seq      *cache.Sequence
-	ready    bool // no longer waiting for blocks of others
+	ready    bool // no longer waiting for blocks of others, nor for a lower tier
+	looked   bool // in the lower tier
 	sampled  bool // Next has been called
 	drafter  *draft.Drafter
 	decision llm.Decision // as reported
 	call     *call
+	loading  *loading    // from a lower tier
+	found    store.Found // what loading is about
 
 	submitted time.Time
 	// Nanoseconds after submitted, 0 if not reached yet: first step that computes it, first token, latest token.

@@ -11,6 +11,7 @@ import (
 	"kvasir/internal/cache"
 	"kvasir/internal/draft"
 	"kvasir/internal/engine"
+	"kvasir/internal/store"
 )
 
 // Engine is what the loop needs of package engine.
@@ -19,6 +20,10 @@ type Engine interface {
 	Logits(i int) []float32
 	Copy(dst, src int32, tokens int)
 	MaxRows() int
+	// For lower tiers, from other goroutines too: the bytes of a whole block, and its first rows into dst and from src.
+	Bytes(block int32) []byte
+	Extract(dst []byte, block int32, tokens int)
+	Fill(block int32, src []byte, from, to int)
 }
 
 // Options of New.
@@ -33,6 +38,10 @@ type Options struct {
 	NoDrafts               bool             // never compute guessed tokens (see package draft)
 	Now                    func() time.Time // the clock that steps are measured with; nil: time.Now
 	Log                    *slog.Logger
+
+	Tier    store.Tier // below memory; nil: none. The cache must have been made with Saving then
+	Load    LoadMode
+	RowTime float64 // seconds that computing a prompt token takes, until it is measured; 0: not known
 }
 
 // Scheduler runs the step loop of one engine and one cache, both of which it owns.
@@ -49,6 +58,10 @@ type Scheduler struct {
 	closed  bool
 	abort   bool // Close ran out of time
 	stats   Stats
+	back    []saved // from the tier
+	reads   int     // saves whose block the tier is reading
+	noReads bool    // it is to begin no more
+	busy    error   // from flush
 	wake    chan struct{}
 	done    chan struct{}
 
@@ -63,6 +76,7 @@ type Scheduler struct {
 	prompts []*Job         // of the current plan
 	load    map[string]int // running sequences by tenant, of the current pick
 	spec    speculator
+	tiers   tiers
 }
 
 // A part is what one job gets of the current step.
@@ -83,6 +97,12 @@ type Stats struct {
 	DraftTokens      int64 // computed rows of guessed tokens
 	AcceptedTokens   int64 // guessed tokens that the model chose too
 	Preemptions      int64
+	LoadedTokens     int64 // prompt tokens whose KV came from a lower tier
+	LoadsDone        int64 // loads that brought all that was found
+	LoadsSlow        int64 // loads given up because computing was quicker, or that brought nothing for too long
+	LoadsFailed      int64 // loads that a fault ended
+	LoadsDeclined    int64 // loads not begun because computing was quicker
+	Unsaved          int   // blocks that a lower tier has not taken yet
 	Cache            cache.Stats
 }
 
@@ -213,7 +233,8 @@ func (s *Scheduler) signal() {
 	}
 }
 
-// Close refuses new jobs, lets the submitted ones finish until ctx ends, then cancels the rest, and ends the loop.
+// Close refuses new jobs, lets the submitted ones finish until ctx ends, then cancels the rest, saves what a lower tier is to keep, and ends the loop.
+// After ErrBusy the engine's memory must not be freed.
 func (s *Scheduler) Close(ctx context.Context) error {
 	s.mu.Lock()
 	s.closed = true
@@ -221,7 +242,7 @@ func (s *Scheduler) Close(ctx context.Context) error {
 	s.signal()
 	select {
 	case <-s.done:
-		return nil
+		return s.busy
 	case <-ctx.Done():
 	}
 	s.mu.Lock()
@@ -229,7 +250,7 @@ func (s *Scheduler) Close(ctx context.Context) error {
 	s.mu.Unlock()
 	s.signal()
 	<-s.done
-	return ctx.Err()
+	return errors.Join(ctx.Err(), s.busy)
 }
 
 // loop is the whole scheduler.
@@ -242,13 +263,18 @@ func (s *Scheduler) loop() {
 
 // round drops what was canceled, admits, computes one step and hands out tokens.
 func (s *Scheduler) round() {
+	s.save(false)
 	s.dropCanceled()
 	s.admit()
 	s.resolve()
 	s.plan()
 	s.publish()
 	if len(s.parts) == 0 {
-		s.checkProgress()
+		if s.waitsForTier() {
+			s.wait()
+		} else {
+			s.checkProgress()
+		}
 		return
 	}
 	start := s.o.Now()
@@ -285,17 +311,28 @@ func (s *Scheduler) receive() bool {
 		if len(s.queue)+len(s.running) > 0 {
 			return true
 		}
+		again := s.save(false)
 		s.publish()
 		if closed {
+			err := s.flush()
+			s.mu.Lock()
+			s.busy = err
+			s.mu.Unlock()
+			s.publish()
 			return false
 		}
-		<-s.wake
+		if again == 0 {
+			<-s.wake
+		} else {
+			s.pause(again)
+		}
 	}
 }
 
 // finish gives up what the job holds (publishing what is computed) and reports its end.
 func (s *Scheduler) finish(j *Job, err error) {
 	if j.seq != nil {
+		s.dropLoad(j)
 		s.cache.End(j.seq)
 		j.seq = nil
 	}
@@ -363,4 +400,7 @@ func (s *Scheduler) publish() {
 	defer s.mu.Unlock()
 	s.stats.Running = len(s.running)
 	s.stats.Cache = s.cache.Stats()
+	t := &s.tiers
+	s.stats.LoadedTokens, s.stats.LoadsDone, s.stats.LoadsSlow, s.stats.LoadsFailed, s.stats.LoadsDeclined = t.tokens, t.done, t.slow, t.failed, t.declined
+	s.stats.Unsaved = s.cache.Unsaved() + t.saving
 }

@@ -16,6 +16,10 @@ func (q *quiet) Step(*engine.Batch) error { return nil }
 func (q *quiet) Logits(int) []float32     { return q.logits }
 func (q *quiet) Copy(int32, int32, int)   {}
 func (q *quiet) MaxRows() int             { return 512 }
+func (q *quiet) Bytes(int32) []byte       { return nil }
+
+func (q *quiet) Extract([]byte, int32, int)   {}
+func (q *quiet) Fill(int32, []byte, int, int) {}
 
 // steady returns a scheduler, without its loop, in which so many streams decode the text, and one more waits for its turn.
 func steady(t *testing.T, streams int, noDrafts bool, text func(i int) int32) *Scheduler {

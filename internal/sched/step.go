@@ -26,7 +26,7 @@ func (s *Scheduler) admit() {
 			s.finish(j, err)
 			continue
 		}
-		j.seq, j.ready = seq, false
+		j.seq, j.ready, j.looked = seq, false, false
 		j.report(seq.Decision())
 		s.running = append(s.running, j)
 	}
@@ -52,7 +52,10 @@ func (s *Scheduler) pick() int {
 func (s *Scheduler) resolve() {
 	for i := 0; i < len(s.running); i++ {
 		j := s.running[i]
-		for !j.ready {
+		if j.loading != nil && s.loaded(j) {
+			j.ready = true
+		}
+		for !j.ready && j.loading == nil {
 			state, cp, err := s.cache.Poll(j.seq)
 			if err != nil { // its blocks went away and there is no room for new ones: wait in the queue again
 				s.requeue(j)
@@ -68,6 +71,12 @@ func (s *Scheduler) resolve() {
 				s.cache.CopyDone(j.seq)
 				continue
 			}
+			if !j.looked {
+				j.looked = true
+				if s.look(j) {
+					break
+				}
+			}
 			j.ready = true
 		}
 	}
@@ -76,6 +85,7 @@ func (s *Scheduler) resolve() {
 // requeue gives up a running job's blocks, keeping those that are complete in the cache, and queues it again.
 func (s *Scheduler) requeue(j *Job) {
 	s.remove(j)
+	s.dropLoad(j)
 	s.cache.End(j.seq)
 	j.seq = nil
 	s.queue = append(s.queue, j)
@@ -131,7 +141,7 @@ func (s *Scheduler) plan() {
 		p := &s.parts[i]
 		j, pos := p.job, p.job.seq.Computed()
 		j.started.CompareAndSwap(0, j.since())
-		seg := engine.Segment{Start: len(s.batch.Tokens), N: p.rows + len(p.draft), Pos: pos, Table: j.seq.Table()}
+		seg := engine.Segment{Start: len(s.batch.Tokens), N: p.rows + len(p.draft), Pos: pos, Table: j.seq.Table(), Adapters: j.Adapters}
 		p.logits = -1
 		if p.rows == j.remaining() {
 			seg.Logits, p.logits = 1+len(p.draft), logits

@@ -91,6 +91,12 @@ func (g *generation) prepare() *llm.Error {
 	s, r := g.x.s, &g.call.Request
 	models := s.gen.Models()
 	i := slices.IndexFunc(models, func(m llm.ModelInfo) bool { return serves(m, r.Model) })
+	if i < 0 && s.o.DefaultModel != "" {
+		// From here on it is a request for the default model, and the response says so.
+		if i = slices.IndexFunc(models, func(m llm.ModelInfo) bool { return serves(m, s.o.DefaultModel) }); i >= 0 {
+			r.Model = s.o.DefaultModel
+		}
+	}
 	if i < 0 {
 		return unknownModel(models, r.Model)
 	}
@@ -252,13 +258,14 @@ func cacheState(u llm.Usage, prompts int) string {
 }
 
 // cacheHeader is the Kvasir-Cache header: "partial; cached=12/34; reason=diverged". Several prompts have their different reasons
-// joined with "+"; joined= counts those of the cached tokens that another request was computing.
+// joined with "+"; joined= counts those of the cached tokens that another request was computing, disk= those that were loaded from disk.
 func cacheHeader(state string, u llm.Usage, decisions []llm.Decision) string {
 	v := state + "; cached=" + strconv.Itoa(u.CachedTokens) + "/" + strconv.Itoa(u.PromptTokens)
 	var reasons []string
-	joined := 0
+	joined, loaded := 0, 0
 	for _, d := range decisions {
 		joined += d.Joined
+		loaded += d.Loaded
 		if d.Reason != "" && !slices.Contains(reasons, d.Reason) {
 			reasons = append(reasons, d.Reason)
 		}
@@ -269,6 +276,9 @@ func cacheHeader(state string, u llm.Usage, decisions []llm.Decision) string {
 	if joined > 0 {
 		v += "; joined=" + strconv.Itoa(joined)
 	}
+	if loaded > 0 {
+		v += "; disk=" + strconv.Itoa(loaded)
+	}
 	return v
 }
 
@@ -277,7 +287,7 @@ func (g *generation) attrs() []slog.Attr {
 	a := []slog.Attr{slog.String("model", g.call.Request.Model), slog.String("request", g.call.Request.ID), slog.Bool("stream", g.call.Stream)}
 	if g.out != nil {
 		u := g.out.Usage()
-		a = append(a, slog.Int("prompt_tokens", u.PromptTokens), slog.Int("cached_tokens", u.CachedTokens), slog.Int("completion_tokens", u.CompletionTokens))
+		a = append(a, slog.Int("prompt_tokens", u.PromptTokens), slog.Int("cached_tokens", u.CachedTokens), slog.Int("disk_tokens", u.LoadedTokens), slog.Int("completion_tokens", u.CompletionTokens))
 	}
 	if g.cache != "" {
 		a = append(a, slog.String("cache", g.cache), slog.Duration("ttft", g.ttft))

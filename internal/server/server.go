@@ -63,6 +63,8 @@ type Options struct {
 	IdleTimeout       time.Duration // between the requests of a connection
 	RequestTimeout    time.Duration // from the request to the last token
 
+	DefaultModel string // what a request for a name that is not served gets; "": a 404
+
 	Log      *slog.Logger         // nil: slog.Default()
 	Registry *prometheus.Registry // nil: a new one; the Generator may register its own collectors with the same one
 	Version  string               // of the program, part of system_fingerprint

@@ -93,7 +93,7 @@ type direct struct {
 
 // direct renders without the engine, or gives up.
 func (t *Template) direct(in Input) (*Rendered, error) {
-	if t.program == nil {
+	if t.program == nil || len(in.Fields) > 0 || len(in.Tools) > 0 {
 		return nil, errGiveUp
 	}
 	size := 0

@@ -14,8 +14,10 @@
 package template
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -77,53 +79,34 @@ func New(source string, o Options) (*Template, error) {
 }
 
 // Input is what a template is given. Args are further variables (chat_template_kwargs); they cannot replace messages,
-// bos_token, eos_token or add_generation_prompt. tools and documents are None, as in transformers, unless Args has them.
+// bos_token, eos_token or add_generation_prompt. tools and documents are None, as in transformers, unless Tools or Args has them.
 type Input struct {
 	Messages            []llm.Message
 	AddGenerationPrompt bool
 	Args                map[string]any
+
+	// Fields are what messages have besides, by message: each is empty or a JSON object such as
+	// {"reasoning_content": "…", "tool_calls": […]}. "content" in it, a list of parts or null, takes the place of Content. Templates expect
+	// the arguments of tool calls as objects, not as the texts of OpenAI's API. Fields may be shorter than Messages.
+	Fields []json.RawMessage
+
+	// Tools is the JSON list of the tools' definitions, as OpenAI's API has them. Keys keep their order.
+	Tools json.RawMessage
 }
 
-// run renders once with the given contents and names in place of the messages' own.
-func (t *Template) run(in Input, fields []field) (text string, err error) {
-	size := 0
-	messages := make([]jinja.Value, len(in.Messages))
-	for i, m := range in.Messages {
-		v := jinja.NewDict()
-		d := v.AsDict()
-		d.Set("role", jinja.NewString(m.Role))
-		d.Set("content", jinja.NewString(m.Content))
-		if m.Name != "" {
-			d.Set("name", jinja.NewString(m.Name))
-		}
-		messages[i] = v
-		size += len(m.Role) + len(m.Content) + len(m.Name) + 32
-	}
-	for _, f := range fields {
-		messages[f.message].AsDict().Set(f.name, jinja.NewString(f.marked()))
+// run renders once, with marks in the fields if fields is not nil.
+func (t *Template) run(c *conversation, fields []field) (text string, err error) {
+	messages := make([]jinja.Value, len(c.messages))
+	for i := range c.messages {
+		messages[i] = c.messages[i].build(fields)
 	}
 	data := map[string]jinja.Value{"tools": jinja.None(), "documents": jinja.None()}
-	for k, v := range in.Args {
-		switch k {
-		case "messages", "add_generation_prompt", "bos_token", "eos_token":
-			return "", llm.Invalid("chat_template_kwargs", "chat_template_kwargs cannot set %q", k)
-		}
-		if strings.HasPrefix(k, "__") {
-			return "", llm.Invalid("chat_template_kwargs", "chat_template_kwargs: the name %q is reserved", k)
-		}
-		x, err := value(v)
-		if err != nil {
-			return "", llm.Invalid("chat_template_kwargs", "chat_template_kwargs: %s: %v", k, err)
-		}
-		left := 4 * baseSize
-		if !measure(x, &left, 0, nil) {
-			return "", llm.Invalid("chat_template_kwargs", "chat_template_kwargs: %s is too large or nested too deeply", k)
-		}
-		size += 4*baseSize - left
-		data[k] = x
+	if c.tools != nil {
+		data["tools"] = c.tools.build(fields)
 	}
+	maps.Copy(data, c.args)
 	s := &state{now: t.now, deadline: time.Now().Add(maxTime), namespaces: map[*jinja.Dict]bool{}}
-	s.size = baseSize + sizeFactor*size
+	s.size = baseSize + sizeFactor*c.size
 	s.output = outputFactor * s.size
 	for name, f := range s.hooks() {
 		data[name] = jinja.NewCallable(name, f)
@@ -133,7 +116,7 @@ func (t *Template) run(in Input, fields []field) (text string, err error) {
 	}
 	data[hookMethod] = s.bind(hookMethod, callMethod)
 	data["messages"] = jinja.NewList(messages)
-	data["add_generation_prompt"] = jinja.NewBool(in.AddGenerationPrompt)
+	data["add_generation_prompt"] = jinja.NewBool(c.in.AddGenerationPrompt)
 	data["bos_token"], data["eos_token"] = t.bos, t.eos
 
 	defer func() {

@@ -110,7 +110,7 @@ func TestSpans(t *testing.T) {
 		{"out of order", "inst.jinja", talk("system", "sys", "user", "one", "assistant", "two", "user", "three"),
 			[]string{"1:content:one", "2:content:two", "0:content:sys", "3:content:three"}, true},
 		{"part of a content", "tools.jinja", talk("user", "q", "assistant", "<think>a</think>b", "user", "r"),
-			[]string{"0:content:q", "2:content:r"}, false},
+			[]string{"0:content:q", "1:content:b", "2:content:r"}, false},
 		{"names", "tools.jinja", []llm.Message{{Role: "user", Content: "hey", Name: "ann"}}, []string{"0:name:ann", "0:content:hey"}, true},
 		{"printed twice", "", talk("user", "ab"), []string{"0:content:ab", "0:content:ab"}, true},
 		{"measured", "{{ messages[0].content|length }}{% for m in messages %}{{ m.content }};{% endfor %}", talk("user", "ab", "user", "cd", "user", "ef"),

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -22,21 +23,26 @@ func shapes() map[string]Config {
 		return c
 	}
 	return map[string]Config{
-		"tiny":         Tiny,
-		"tied":         shape(func(c *Config) { c.TiedHead = true }),
-		"head 64":      shape(func(c *Config) { c.HeadSize = 64 }),
-		"head 80":      shape(func(c *Config) { c.HeadSize, c.Heads, c.KVHeads = 80, 6, 3 }),
-		"no groups":    shape(func(c *Config) { c.KVHeads = c.Heads }),
-		"one KV head":  shape(func(c *Config) { c.KVHeads = 1 }),
-		"least vocab":  shape(func(c *Config) { c.Vocab = MinVocab }),
-		"larger vocab": shape(func(c *Config) { c.Vocab = 3000 }),
-		"F32":          shape(func(c *Config) { c.Type = gguf.F32 }),
-		"F16":          shape(func(c *Config) { c.Type = gguf.F16 }),
-		"BF16":         shape(func(c *Config) { c.Type = gguf.BF16 }),
-		"Q4_0":         shape(func(c *Config) { c.Type = gguf.Q4_0 }),
-		"Q4_1":         shape(func(c *Config) { c.Type = gguf.Q4_1 }),
-		"Q5_0":         shape(func(c *Config) { c.Type = gguf.Q5_0 }),
-		"Q5_1":         shape(func(c *Config) { c.Type = gguf.Q5_1 }),
+		"tiny":            Tiny,
+		"tied":            shape(func(c *Config) { c.TiedHead = true }),
+		"head 64":         shape(func(c *Config) { c.HeadSize = 64 }),
+		"head 80":         shape(func(c *Config) { c.HeadSize, c.Heads, c.KVHeads = 80, 6, 3 }),
+		"no groups":       shape(func(c *Config) { c.KVHeads = c.Heads }),
+		"one KV head":     shape(func(c *Config) { c.KVHeads = 1 }),
+		"least vocab":     shape(func(c *Config) { c.Vocab = MinVocab }),
+		"larger vocab":    shape(func(c *Config) { c.Vocab = 3000 }),
+		"F32":             shape(func(c *Config) { c.Type = gguf.F32 }),
+		"F16":             shape(func(c *Config) { c.Type = gguf.F16 }),
+		"BF16":            shape(func(c *Config) { c.Type = gguf.BF16 }),
+		"Q4_0":            shape(func(c *Config) { c.Type = gguf.Q4_0 }),
+		"Q4_1":            shape(func(c *Config) { c.Type = gguf.Q4_1 }),
+		"Q5_0":            shape(func(c *Config) { c.Type = gguf.Q5_0 }),
+		"Q5_1":            shape(func(c *Config) { c.Type = gguf.Q5_1 }),
+		"IQ4_NL":          shape(func(c *Config) { c.Type = gguf.IQ4_NL }),
+		"MXFP4":           shape(func(c *Config) { c.Type = gguf.MXFP4 }),
+		"Q4_K and Q6_K":   shape(func(c *Config) { c.Embd, c.Heads, c.Type, c.Better = 256, 8, gguf.Q4_K, gguf.Q6_K }),
+		"Q2_K and Q3_K":   shape(func(c *Config) { c.Embd, c.Heads, c.Type, c.Better = 256, 8, gguf.Q2_K, gguf.Q3_K }),
+		"IQ4_XS and Q5_K": shape(func(c *Config) { c.Embd, c.Heads, c.Type, c.Better = 256, 8, gguf.IQ4_XS, gguf.Q5_K }),
 	}
 }
 
@@ -91,8 +97,11 @@ func TestBuild(t *testing.T) {
 					continue
 				}
 				typ := cfg.Type
-				if strings.Contains(name, "norm") {
+				switch {
+				case strings.Contains(name, "norm"):
 					typ = gguf.F32
+				case cfg.Better != gguf.F32 && slices.Contains([]string{"output.weight", "attn_v.weight", "ffn_down.weight"}, name[strings.LastIndex(strings.TrimSuffix(name, ".weight"), ".")+1:]):
+					typ = cfg.Better
 				}
 				if tensor.RowLen() != shape[0] || tensor.Rows() != shape[1] || tensor.Type != typ {
 					t.Errorf("%s is %d × %d of %s, want %d of %s", name, tensor.Rows(), tensor.RowLen(), tensor.Type, shape, typ)
@@ -159,7 +168,14 @@ func TestBadConfig(t *testing.T) {
 		"embedding":        func(c *Config) { c.Embd = 100 },
 		"feed-forward":     func(c *Config) { c.FF = 250 },
 		"rope":             func(c *Config) { c.RopeBase = 0 },
-		"type":             func(c *Config) { c.Type = gguf.Q4_K },
+		"architecture":     func(c *Config) { c.Arch = "nonesuch" },
+		"no window":        func(c *Config) { c.Arch = "gemma3" },
+		"window":           func(c *Config) { c.Window = 32 },
+		"no experts":       func(c *Config) { c.Arch = "qwen3moe" },
+		"experts":          func(c *Config) { c.Arch, c.Experts, c.Used = "qwen3moe", 2, 3 },
+		"type":             func(c *Config) { c.Type = gguf.Q8_K },
+		"better type":      func(c *Config) { c.Better = gguf.IQ2_XS },
+		"rows of K-types":  func(c *Config) { c.Better = gguf.Q6_K },
 	} {
 		cfg := Tiny
 		change(&cfg)
@@ -168,7 +184,7 @@ func TestBadConfig(t *testing.T) {
 		if err == nil {
 			t.Errorf("%s: no error", name)
 		}
-		if name == "type" && !errors.Is(err, gguf.ErrType) {
+		if strings.HasSuffix(name, "type") && !errors.Is(err, gguf.ErrType) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if _, err := os.Stat(path); !os.IsNotExist(err) {

@@ -16,9 +16,10 @@ const noRank = ^uint32(0)
 type mergeTable struct {
 	slots   []uint64 // left, right and rank, idBits each; emptySlot
 	shift   uint
-	into    []int32  // by rank: the token that the pair becomes
-	crowded bool     // as of wordTable
-	bytes   []uint32 // by two bytes, the left one first: the rank of their tokens' merge
+	into    []int32          // by rank: the token that the pair becomes; None if several tokens have the rank
+	ties    map[uint64]int32 // by pair: the same where into has None
+	crowded bool             // as of wordTable
+	bytes   []uint32         // by two bytes, the left one first: the rank of their tokens' merge
 }
 
 // idBits bounds ids and ranks. The largest vocabularies in use have 2^18 tokens.
@@ -29,18 +30,29 @@ const (
 
 func pairOf(left, right int32) uint64 { return uint64(uint32(left))<<idBits | uint64(uint32(right)) }
 
-func (m *mergeTable) init(n int) {
+// init makes room for n merges of some number of ranks, and with pairs of bytes for merges that begin with bytes.
+func (m *mergeTable) init(n, ranks int, bytes bool) {
 	log := bits.Len(uint(n + n/2 + 1)) // at most two thirds full
 	m.slots = make([]uint64, 1<<log)
 	m.shift = uint(64 - log)
 	for i := range m.slots {
 		m.slots[i] = emptySlot
 	}
-	m.into = make([]int32, n)
-	m.bytes = make([]uint32, 1<<16)
-	for i := range m.bytes {
-		m.bytes[i] = noRank
+	m.into = make([]int32, ranks)
+	if bytes {
+		m.bytes = make([]uint32, 1<<16)
+		for i := range m.bytes {
+			m.bytes[i] = noRank
+		}
 	}
+}
+
+// made returns the token that a merge makes.
+func (m *mergeTable) made(rank uint32, left, right int32) int32 {
+	if id := m.into[rank]; id != None {
+		return id
+	}
+	return m.ties[pairOf(left, right)]
 }
 
 func (m *mergeTable) rank(left, right int32) uint32 {
@@ -57,7 +69,7 @@ func (m *mergeTable) rank(left, right int32) uint32 {
 }
 
 // add notes a merge. It reports false if the pair has one already.
-func (m *mergeTable) add(left, right int32, rank uint32, into int32) bool {
+func (m *mergeTable) add(left, right int32, rank uint32) bool {
 	pair := pairOf(left, right)
 	home := pair * mix >> m.shift
 	for i := home; ; i++ {
@@ -71,7 +83,6 @@ func (m *mergeTable) add(left, right int32, rank uint32, into int32) bool {
 		}
 		if *s == emptySlot {
 			*s = pair<<idBits | uint64(rank)
-			m.into[rank] = into
 			return true
 		}
 	}
@@ -86,7 +97,7 @@ func (t *Tokenizer) buildMerges() error {
 	if written.crowded {
 		return errCrowded
 	}
-	t.merges.init(len(t.cfg.Merges))
+	t.merges.init(len(t.cfg.Merges), len(t.cfg.Merges), t.chars == nil)
 	made := make([]origin, len(t.cfg.Tokens))
 	scratch, next := make([]byte, 0, 256), None
 	for rank, line := range t.cfg.Merges {
@@ -113,14 +124,18 @@ func (t *Tokenizer) buildMerges() error {
 		if t.has(ids[2], kindControl) {
 			continue
 		}
-		added := t.merges.add(ids[0], ids[1], uint32(rank), ids[2])
+		added := t.merges.add(ids[0], ids[1], uint32(rank))
 		if t.merges.crowded {
 			return errCrowded
 		}
 		if added {
+			t.merges.into[rank] = ids[2]
 			m := &made[ids[2]]
 			*m = origin{left: ids[0], right: ids[1], rank: uint32(rank), ways: m.ways + 1}
 		}
+	}
+	if t.chars != nil {
+		return t.buildMerged()
 	}
 	for l, left := range t.byteID {
 		for r, right := range t.byteID {
@@ -215,6 +230,9 @@ const shortPiece = 48
 
 // appendPiece appends the ids of one piece.
 func (t *Tokenizer) appendPiece(dst []int32, piece string) []int32 {
+	if t.chars != nil {
+		return t.appendChars(dst, piece)
+	}
 	if len(piece) == 1 {
 		if id := t.byteID[piece[0]]; id != None {
 			dst = append(dst, id)
@@ -227,7 +245,8 @@ func (t *Tokenizer) appendPiece(dst []int32, piece string) []int32 {
 	return t.merge(dst, piece)
 }
 
-// merge appends the ids of piece: from its bytes, the pair of lowest rank, leftmost first, is joined until none is left.
+// merge appends the ids of piece: from its bytes or characters, the pair of lowest rank, leftmost first, is joined until none
+// is left.
 // A byte that the vocabulary lacks is left out, as the tokenizers library does.
 func (t *Tokenizer) merge(dst []int32, piece string) []int32 {
 	if len(piece) > shortPiece {
@@ -236,14 +255,18 @@ func (t *Tokenizer) merge(dst []int32, piece string) []int32 {
 	var ids [shortPiece]int32
 	var ranks [shortPiece]uint32 // ranks[i] is that of the pair ids[i], ids[i+1]
 	n, last := 0, 0
-	for i := range len(piece) {
-		b := piece[i]
-		if id := t.byteID[b]; id != None {
-			if n > 0 {
-				ranks[n-1] = t.merges.bytes[last<<8|int(b)]
+	if t.chars != nil {
+		n = t.beginChars(&ids, &ranks, piece)
+	} else {
+		for i := range len(piece) {
+			b := piece[i]
+			if id := t.byteID[b]; id != None {
+				if n > 0 {
+					ranks[n-1] = t.merges.bytes[last<<8|int(b)]
+				}
+				ids[n], last = id, int(b)
+				n++
 			}
-			ids[n], last = id, int(b)
-			n++
 		}
 	}
 	for n > 1 {
@@ -256,7 +279,7 @@ func (t *Tokenizer) merge(dst []int32, piece string) []int32 {
 		if best == noRank {
 			break
 		}
-		ids[at] = t.merges.into[best]
+		ids[at] = t.merges.made(best, ids[at], ids[at+1])
 		n--
 		copy(ids[at+1:n], ids[at+2:n+1])
 		if at+1 < n {
@@ -289,10 +312,13 @@ func (t *Tokenizer) mergeLong(dst []int32, piece string) []int32 {
 	if len(piece) <= keepLong {
 		defer longMerges.Put(w)
 	}
-	w.ids = w.ids[:0]
-	for i := range len(piece) {
-		if id := t.byteID[piece[i]]; id != None {
-			w.ids = append(w.ids, id)
+	if w.ids = w.ids[:0]; t.chars != nil {
+		w.ids = t.appendSymbols(w.ids, piece)
+	} else {
+		for i := range len(piece) {
+			if id := t.byteID[piece[i]]; id != None {
+				w.ids = append(w.ids, id)
+			}
 		}
 	}
 	n := len(w.ids)
@@ -322,7 +348,7 @@ func (t *Tokenizer) mergeLong(dst []int32, piece string) []int32 {
 			continue
 		}
 		right := w.next[i]
-		w.ids[i] = t.merges.into[rank]
+		w.ids[i] = t.merges.made(rank, w.ids[i], w.ids[right])
 		w.ranks[right] = noRank
 		w.next[i] = w.next[right]
 		if int(w.next[i]) < n {

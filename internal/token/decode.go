@@ -9,9 +9,10 @@ const replacement = "\uFFFD"
 
 // Decode returns the text of ids. What is no UTF-8 becomes U+FFFD, one for each maximal part of a character (Unicode
 // 16, section 3.9; Python's errors="replace"). Control tokens are left out unless withSpecial is set, ids outside the
-// vocabulary always.
+// vocabulary always, and so is the space that Encode has put before the text or behind a special token.
 func (t *Tokenizer) Decode(ids []int32, withSpecial bool) string {
 	d := t.NewDecoder(withSpecial)
+	d.After(None)
 	var b strings.Builder
 	for _, id := range ids {
 		b.WriteString(d.Push(id))
@@ -24,22 +25,40 @@ func (t *Tokenizer) Decode(ids []int32, withSpecial bool) string {
 type Decoder struct {
 	t           *Tokenizer
 	withSpecial bool
+	prefixed    bool    // the next token begins with the space that Encode puts there
 	n           int     // bytes that are held back
 	held        [4]byte // a proper prefix of a character
 	buf         []byte
 }
 
-// NewDecoder returns a decoder at the start of a text. It is not safe for concurrent use.
+// NewDecoder returns a decoder for a text that goes on behind a token which is not special; see After. It is not safe for
+// concurrent use.
 func (t *Tokenizer) NewDecoder(withSpecial bool) *Decoder {
 	return &Decoder{t: t, withSpecial: withSpecial}
 }
 
+// After tells a new decoder which token is before its text, None if none is. Where that is none or a special one, the space that
+// begins the text is what Config.AddSpacePrefix says of, and is left out.
+func (d *Decoder) After(id int32) {
+	d.prefixed = d.t.cfg.AddSpacePrefix && (id == None || d.t.has(id, kindControl|kindUser))
+}
+
 // Push takes the next token and returns the text that it completes, which may be empty.
 func (d *Decoder) Push(id int32) string {
-	if uint32(id) >= uint32(len(d.t.kind)) || !d.withSpecial && d.t.IsControl(id) {
+	if uint32(id) >= uint32(len(d.t.kind)) {
+		return ""
+	}
+	prefixed := d.prefixed
+	if d.t.cfg.AddSpacePrefix {
+		d.prefixed = d.t.has(id, kindControl|kindUser)
+	}
+	if !d.withSpecial && d.t.IsControl(id) {
 		return ""
 	}
 	s := d.t.tokenText(id)
+	if prefixed && !d.prefixed && s != "" && s[0] == ' ' {
+		s = s[1:]
+	}
 	if d.n == 0 && utf8.ValidString(s) {
 		return s
 	}

@@ -282,7 +282,7 @@ func FuzzEncode(f *testing.F) {
 	f.Add("  \r\n\t x 12 é \xff\x01 <|im_end", uint8(1), 0, 4, -3, 2)
 	f.Add(strings.Repeat("aaaa", 100), uint8(0), 5, 1, 0, 0)
 	toks := []*Tokenizer{smol(f)}
-	for _, pre := range []string{"gpt2", "llama3", "qwen2"} {
+	for pre := range splitters() {
 		c := small(pre, map[string]int32{"<|im_start|>": TypeControl, "<|im_end|>": TypeControl, "<|im": TypeControl, "<think>": TypeUserDefined, "</": TypeUserDefined})
 		c.BOS, c.AddBOS = 5, true
 		toks = append(toks, build(f, c))

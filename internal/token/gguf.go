@@ -22,17 +22,36 @@ func ConfigFromGGUF(f *gguf.File) (Config, error) {
 	if err := checkSupported(c.Model, c.Pre); err != nil {
 		return Config{}, err
 	}
-	c.Tokens, c.Merges = r.texts("tokens"), r.texts("merges")
-	c.Types = r.types()
-	c.BOS, c.EOS = r.id("bos_token_id"), r.id("eos_token_id")
-	c.EOT, c.EOM = r.id("eot_token_id"), r.id("eom_token_id")
-	c.Unknown, c.Pad = r.id("unknown_token_id"), r.id("padding_token_id")
+	pre := preTokenizerOf(c.Model, c.Pre)
+	c.Tokens, c.Types = r.texts("tokens"), r.types()
+	bos, eos, unknown := None, None, None
+	if c.Model == "llama" {
+		c.Scores = r.scores()
+		bos, eos, unknown = 1, 2, 0 // where the file does not say
+	} else {
+		c.Merges = r.texts("merges")
+	}
+	if pre.chars {
+		c.AddSpacePrefix = r.flag("add_space_prefix", c.Model == "llama")
+		if r.flag("remove_extra_whitespaces", false) {
+			return Config{}, fmt.Errorf("%w: tokenizer.ggml.remove_extra_whitespaces is set (supported: texts as they are)", ErrUnsupported)
+		}
+		architecture, _ := f.String("general.architecture")
+		c.StripAfter = c.Model == "llama" && architecture == "phi3"
+	}
+	c.BOS, c.EOS = r.id("bos_token_id", bos), r.id("eos_token_id", eos)
+	c.EOT, c.EOM = r.id("eot_token_id", None), r.id("eom_token_id", None)
+	c.Unknown, c.Pad = r.id("unknown_token_id", unknown), r.id("padding_token_id", None)
 	for _, key := range []string{"fim_pad_token_id", "fim_rep_token_id", "fim_sep_token_id"} { // another file begins after these
-		if id := r.id(key); id != None {
+		if id := r.id(key, None); id != None {
 			c.EOG = append(c.EOG, id)
 		}
 	}
-	c.AddBOS = r.flag("add_bos_token", preTokenizers[c.Pre].addBOS && c.BOS != None)
+	c.AddBOS = r.flag("add_bos_token", pre.addBOS && c.BOS != None)
+	if c.Model == "gemma4" && c.BOS != None {
+		c.AddBOS = true // the first files said no, by mistake
+	}
+	c.AddEOS = r.flag("add_eos_token", false)
 	if r.err != nil {
 		return Config{}, r.err
 	}
@@ -79,11 +98,13 @@ func (r *keyReader) flag(name string, absent bool) bool {
 	return v
 }
 
-func (r *keyReader) id(name string) int32 {
+func (r *keyReader) id(name string, absent int32) int32 {
 	v, ok := r.f.Int("tokenizer.ggml." + name)
 	r.want(name, ok, false, "an integer")
 	switch {
-	case !ok || v == math.MaxUint32: // the latter is how -1 looks as a uint32
+	case !ok:
+		return absent
+	case v == math.MaxUint32: // how -1 looks as a uint32
 		return None
 	case v < int64(None) || v > math.MaxInt32:
 		if r.err == nil {
@@ -105,4 +126,14 @@ func (r *keyReader) types() []int32 {
 		types[i] = int32(v)
 	}
 	return types
+}
+
+func (r *keyReader) scores() []float32 {
+	list, ok := r.f.Floats("tokenizer.ggml.scores")
+	r.want("scores", ok, true, "an array of numbers")
+	scores := make([]float32, len(list))
+	for i, v := range list {
+		scores[i] = float32(v)
+	}
+	return scores
 }

@@ -45,8 +45,12 @@ func (m *Memo) Encode(dst []int32, tenant, text string, o Options) []int32 {
 	scope := maphash.String(m.seed, tenant) | 1
 	return m.t.encode(slices.Grow(dst, len(text)/4), text, o, func(dst []int32, part string, open bool) []int32 {
 		for i := 0; i < len(part); {
-			end := chunkEnd(part, i)
-			dst = m.append(dst, tenant, scope, part[i:end], open && end == len(part))
+			end := m.t.chunkEnd(part, i)
+			chunk := part[i:end]
+			if i == 0 && m.t.cfg.AddSpacePrefix {
+				chunk = " " + chunk
+			}
+			dst = m.append(dst, tenant, scope, chunk, open && end == len(part))
 			i = end
 		}
 		return dst

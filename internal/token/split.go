@@ -113,12 +113,15 @@ func foldedContraction(s string) int {
 // splitLlama3 is Llama 3's pattern:
 //
 //	(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
-func splitLlama3(s string, i int) int { return splitTiktoken(s, i, 3) }
+func splitLlama3(s string, i int) int { return splitTiktoken(s, i, 3, true) }
 
 // splitQwen2 is Llama 3's pattern with \p{N} in place of \p{N}{1,3}.
-func splitQwen2(s string, i int) int { return splitTiktoken(s, i, 1) }
+func splitQwen2(s string, i int) int { return splitTiktoken(s, i, 1, true) }
 
-func splitTiktoken(s string, i, digits int) int {
+// splitSeedCoder is Qwen 2's pattern with " ?[^\s\p{L}\p{N}\r\n]+" in place of " ?[^\s\p{L}\p{N}]+[\r\n]*".
+func splitSeedCoder(s string, i int) int { return splitTiktoken(s, i, 1, false) }
+
+func splitTiktoken(s string, i, digits int, lines bool) int {
 	b := s[i]
 	if b == '\'' {
 		if n := foldedContraction(s[i:]); n > 0 {
@@ -150,9 +153,16 @@ func splitTiktoken(s string, i, digits int) int {
 		}
 	}
 	if c == other {
-		return newlines(s, skip(s, j, other))
+		if j = skip(s, j, other); lines {
+			j = newlines(s, j)
+		}
+		return j
 	}
-	// White space: up to the last line end of the run if there is one.
+	return whiteSpace(s, i)
+}
+
+// whiteSpace is \s*[\r\n]+|\s+(?!\S)|\s+ at a white space: up to the last line end of the run if there is one.
+func whiteSpace(s string, i int) int {
 	end, k := -1, i
 	for k < len(s) {
 		c, n := classAt(s, k)
@@ -176,4 +186,37 @@ func newlines(s string, i int) int {
 		i++
 	}
 	return i
+}
+
+// splitQwen35 is Qwen 3.5's pattern, in which marks belong to letters:
+//
+//	(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
+func splitQwen35(s string, i int) int {
+	b := s[i]
+	if b == '\'' {
+		if n := foldedContraction(s[i:]); n > 0 {
+			return i + n
+		}
+	}
+	c, n := fineAt(s, i)
+	j := i + n
+	switch {
+	case setMarked>>c&1 != 0:
+		return skipSet(s, j, setMarked)
+	case c == number:
+		return j
+	}
+	if j < len(s) && b != '\r' && b != '\n' {
+		d, m := fineAt(s, j)
+		if setMarked>>d&1 != 0 {
+			return skipSet(s, j+m, setMarked)
+		}
+		if b == ' ' && setUnmarked>>d&1 != 0 {
+			c, j = d, j+m
+		}
+	}
+	if c != space {
+		return newlines(s, skipSet(s, j, setUnmarked))
+	}
+	return whiteSpace(s, i)
 }

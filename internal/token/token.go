@@ -1,15 +1,16 @@
-// Package token turns text into token ids and back: byte-level BPE as GPT-2, Llama 3, Qwen 2 and SmolLM 2 use it, from
-// the vocabulary and the merges that a GGUF file carries.
+// Package token turns text into token ids and back, from the vocabulary that a GGUF file carries: byte-level BPE as GPT-2,
+// Llama 3, Qwen and DeepSeek use it, and SentencePiece's BPE over characters with bytes for what has no token, as Llama 2,
+// Mistral, Phi-3 and Gemma use it.
 //
-// Text is first cut at special tokens, then by the model's pre-tokenizer into pieces (split.go), and each piece is
-// merged by rank (bpe.go). A Memo keeps the ids of parts of long texts, to be used when they come again. No Unicode
-// normalisation is applied, so that decoding gives back the bytes that were encoded.
+// Text is first cut at special tokens, then into pieces: by the model's pre-tokenizer (pre.go, split.go), or where no merge
+// can cross (spm.go). Each piece is merged by rank (bpe.go). A Memo keeps the ids of parts of long texts, to be used when they
+// come again. No Unicode normalisation is applied, so that decoding gives back the bytes that were encoded; only U+2581, which
+// SentencePiece writes for a space, comes back as one.
 package token
 
 import (
 	"errors"
 	"fmt"
-	"sort"
 	"strconv"
 	"strings"
 )
@@ -35,23 +36,29 @@ const None int32 = -1
 
 // Config describes a tokenizer. Ids that the model does not have are None, not 0.
 type Config struct {
-	Model  string   // the algorithm: "gpt2"
-	Pre    string   // the pre-tokenizer: see New
-	Tokens []string // by id; normal tokens in GPT-2's byte alphabet, others as they are written
-	Types  []int32  // by id
-	Merges []string // "left right", best first
+	Model  string    // the algorithm: "gpt2" (byte-level BPE), "llama" (SentencePiece BPE) or "gemma4" (merges over characters)
+	Pre    string    // the pre-tokenizer of gpt2: see New
+	Tokens []string  // by id; normal tokens of gpt2 in GPT-2's byte alphabet, of the others with U+2581 for a space
+	Types  []int32   // by id
+	Merges []string  // of gpt2 and gemma4: "left right", best first
+	Scores []float32 // of llama, by id: of two tokens that could be made, that with the higher score is
 
 	BOS, EOS, EOT, EOM int32
 	Unknown, Pad       int32
 	EOG                []int32 // more ids that end a generation
-	AddBOS             bool    // the model wants BOS before a prompt
+	AddBOS, AddEOS     bool    // the model wants BOS before a prompt, EOS behind a text
+	AddSpacePrefix     bool    // a space goes before a text, and before what follows a special token; not of gpt2
+	StripAfter         bool    // white space behind a special token belongs to it, but for <s>, <unk> and <|endoftext|> (Phi-3)
 }
 
 // A Tokenizer is immutable and safe for concurrent use.
 type Tokenizer struct {
-	cfg   Config // without Tokens, Types and Merges once New is done
-	split splitFunc
-	whole bool // a piece that is a token is not merged from its bytes
+	cfg    Config     // without Tokens, Types and Merges once New is done
+	split  splitFunc  // of one stage
+	stages []stage    // of several, and then split is nil
+	cut    cutRule    // where a text may be cut into chunks
+	whole  bool       // a piece that is a token is not merged from its bytes
+	chars  *charTable // not nil: merges begin with characters, not with bytes
 
 	text   string           // the bytes of all tokens, one after another
 	raw    []byte           // the same, for Bytes
@@ -69,43 +76,11 @@ const (
 	kindControl uint8 = 1 << iota // control or unknown: made by ParseSpecial only, hidden unless asked for
 	kindUser                      // user-defined: matched in every text
 	kindEOG
+	kindStrip // takes the white space that follows
 )
 
-type preTokenizer struct {
-	split  splitFunc
-	whole  bool
-	addBOS bool // unless the file says otherwise
-}
-
-var preTokenizers = map[string]preTokenizer{
-	"gpt2":      {split: splitGPT2},
-	"gpt-2":     {split: splitGPT2},
-	"default":   {split: splitGPT2},
-	"smollm":    {split: splitSmolLM},
-	"llama-bpe": {split: splitLlama3, whole: true, addBOS: true},
-	"llama3":    {split: splitLlama3, whole: true, addBOS: true},
-	"llama-v3":  {split: splitLlama3, whole: true, addBOS: true},
-	"qwen2":     {split: splitQwen2},
-}
-
-func checkSupported(model, pre string) error {
-	if model != "gpt2" {
-		return fmt.Errorf("%w: model %q (supported: gpt2)", ErrUnsupported, model)
-	}
-	if _, ok := preTokenizers[pre]; !ok {
-		names := make([]string, 0, len(preTokenizers))
-		for name := range preTokenizers {
-			names = append(names, name)
-		}
-		sort.Strings(names)
-		return fmt.Errorf("%w: pre-tokenizer %q (supported: %s)", ErrUnsupported, pre, strings.Join(names, ", "))
-	}
-	return nil
-}
-
-// New builds a tokenizer. The model must be "gpt2" and the pre-tokenizer one of gpt2, gpt-2,
-// default (all GPT-2's), smollm, llama-bpe, llama3, llama-v3 (all Llama 3's) and qwen2; otherwise the error is an
-// ErrUnsupported. A vocabulary that contradicts itself is an ErrInvalid.
+// New builds a tokenizer. The model must be gpt2, llama or gemma4, and the pre-tokenizer of gpt2 one of those that pre.go
+// names; otherwise the error is an ErrUnsupported that lists them. A vocabulary that contradicts itself is an ErrInvalid.
 func New(c Config) (*Tokenizer, error) {
 	if err := checkSupported(c.Model, c.Pre); err != nil {
 		return nil, err
@@ -116,19 +91,28 @@ func New(c Config) (*Tokenizer, error) {
 	if len(c.Types) != len(c.Tokens) {
 		return nil, fmt.Errorf("%w: %d tokens but %d token types", ErrInvalid, len(c.Tokens), len(c.Types))
 	}
-	pre := preTokenizers[c.Pre]
-	t := &Tokenizer{cfg: c, split: pre.split, whole: pre.whole}
+	t := &Tokenizer{cfg: c}
+	if pre := preTokenizerOf(c.Model, c.Pre); pre.chars {
+		t.chars = newCharTable(len(c.Tokens))
+		t.split, t.cut = t.splitChars, cutPairs
+	} else {
+		t.split, t.stages, t.cut, t.whole = pre.split, pre.stages, pre.cut, pre.whole
+	}
 	if err := t.checkIDs(); err != nil {
 		return nil, err
 	}
 	if err := t.buildVocab(); err != nil {
 		return nil, err
 	}
-	if err := t.buildMerges(); err != nil {
+	build := t.buildMerges
+	if c.Model == "llama" {
+		build = t.buildScored
+	}
+	if err := build(); err != nil {
 		return nil, err
 	}
-	t.markEOG()
-	t.cfg.Tokens, t.cfg.Types, t.cfg.Merges = nil, nil, nil
+	t.markKinds()
+	t.cfg.Tokens, t.cfg.Types, t.cfg.Merges, t.cfg.Scores = nil, nil, nil, nil
 	return t, nil
 }
 
@@ -150,8 +134,8 @@ func (t *Tokenizer) checkIDs() error {
 			return fmt.Errorf("%w: %s token id %d is outside the vocabulary of %d", ErrInvalid, n.name, n.id, len(c.Tokens))
 		}
 	}
-	if c.AddBOS && c.BOS == None {
-		return fmt.Errorf("%w: the model wants a BOS token but names none", ErrInvalid)
+	if c.AddBOS && c.BOS == None || c.AddEOS && c.EOS == None {
+		return fmt.Errorf("%w: the model wants a BOS or EOS token but names none", ErrInvalid)
 	}
 	return nil
 }
@@ -200,7 +184,10 @@ func (t *Tokenizer) buildVocab() error {
 		t.specials.add(t.tokenText(id), id)
 	}
 	for b := range t.byteID {
-		t.byteID[b] = t.words.get(string([]byte{byte(b)}))
+		t.byteID[b] = None
+		if t.chars == nil {
+			t.byteID[b] = t.words.get(string([]byte{byte(b)}))
+		}
 	}
 	for id, typ := range t.cfg.Types { // byte tokens stand in for bytes that have no normal token
 		if typ == TypeByte {
@@ -209,12 +196,19 @@ func (t *Tokenizer) buildVocab() error {
 			}
 		}
 	}
+	if t.chars != nil {
+		return t.buildChars()
+	}
 	return nil
 }
 
 // appendTokenBytes appends what token id, written s, stands for.
 func (t *Tokenizer) appendTokenBytes(dst []byte, id int32, s string) ([]byte, error) {
-	switch typ := t.cfg.Types[id]; typ {
+	typ := t.cfg.Types[id]
+	if t.chars != nil && (typ == TypeNormal || typ == TypeUserDefined || typ == TypeUnused) {
+		return append(dst, strings.ReplaceAll(s, spaceMark, " ")...), nil
+	}
+	switch typ {
 	case TypeUnknown, TypeControl, TypeUserDefined:
 		return append(dst, s...), nil
 	case TypeByte:
@@ -291,6 +285,9 @@ func (t *Tokenizer) EOS() int32 { return t.cfg.EOS }
 // AddBOS reports whether the model wants BOS before a prompt.
 func (t *Tokenizer) AddBOS() bool { return t.cfg.AddBOS }
 
+// AddEOS reports whether the model wants EOS behind a text that is whole.
+func (t *Tokenizer) AddEOS() bool { return t.cfg.AddEOS }
+
 // Lookup finds a token by the text it stands for: a special token such as <|im_end|>, or else a normal one.
 func (t *Tokenizer) Lookup(text string) (int32, bool) {
 	id, ok := t.named[text]
@@ -298,27 +295,4 @@ func (t *Tokenizer) Lookup(text string) (int32, bool) {
 		id = t.words.get(text)
 	}
 	return id, id != None
-}
-
-// eogTexts are control tokens that end a turn whatever the file's metadata say: many files name only one of several.
-// The last three lines are fill-in-the-middle separators, after which another file would begin. After llama.cpp.
-var eogTexts = []string{
-	"<|eot_id|>", "<|im_end|>", "<|end|>", "<|eom_id|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>",
-	"<EOT>", "_<EOT>", "[EOT]", "[EOS]", "</s>", "<eos>", "<end_of_utterance>", "<｜end▁of▁sentence｜>",
-	"<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]",
-	"<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>",
-	"<|file_sep|>",
-}
-
-func (t *Tokenizer) markEOG() {
-	for _, s := range eogTexts {
-		if id, ok := t.named[s]; ok {
-			t.kind[id] |= kindEOG
-		}
-	}
-	for _, id := range append([]int32{t.cfg.EOS, t.cfg.EOT, t.cfg.EOM}, t.cfg.EOG...) {
-		if id != None {
-			t.kind[id] |= kindEOG
-		}
-	}
 }

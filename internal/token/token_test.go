@@ -218,8 +218,8 @@ func TestNewErrors(t *testing.T) {
 		want   error
 		text   string
 	}{
-		"model":         {func(c *Config) { c.Model = "llama" }, ErrUnsupported, `"llama" (supported: gpt2)`},
-		"pre":           {func(c *Config) { c.Pre = "tekken" }, ErrUnsupported, `"tekken" (supported: default, gpt-2, gpt2, llama-bpe, llama-v3, llama3, qwen2, smollm)`},
+		"model":         {func(c *Config) { c.Model = "t5" }, ErrUnsupported, `"t5" (supported: gemma4, gpt2, llama)`},
+		"pre":           {func(c *Config) { c.Pre = "kimi-k2" }, ErrUnsupported, `"kimi-k2" (supported: a.x-4.0, bailingmoe, `},
 		"no tokens":     {func(c *Config) { c.Tokens, c.Types = nil, nil }, ErrInvalid, "no tokens"},
 		"few types":     {func(c *Config) { c.Types = c.Types[1:] }, ErrInvalid, "260 tokens but 259"},
 		"strange type":  {func(c *Config) { c.Types[3] = 9 }, ErrInvalid, "type 9"},
@@ -240,14 +240,14 @@ func TestNewErrors(t *testing.T) {
 }
 
 func TestKinds(t *testing.T) {
-	cfg := small("gpt2", map[string]int32{"<|im_end|>": TypeControl, "<|a|>": TypeControl, "<|b|>": TypeControl, "<think>": TypeUserDefined})
+	cfg := small("gpt2", map[string]int32{"<|im_end|>": TypeControl, "<|a|>": TypeControl, "<|b|>": TypeControl, "<think>": TypeUserDefined, "</s>": TypeUserDefined})
 	cfg.Tokens = append(cfg.Tokens, "<eos>") // a normal token is no end, whatever it looks like
 	cfg.Types = append(cfg.Types, TypeNormal)
 	tok := build(t, cfg)
 	cfg.EOS, _ = tok.Lookup("<|a|>")
 	tok = build(t, cfg)
 	for text, want := range map[string][2]bool{ // control, end of generation
-		"<|im_end|>": {true, true}, "<|a|>": {true, true}, "<|b|>": {true, false}, "<think>": {false, false}, "<eos>": {false, false}, "ab": {false, false},
+		"<|im_end|>": {true, true}, "<|a|>": {true, true}, "<|b|>": {true, false}, "<think>": {false, false}, "<eos>": {false, false}, "</s>": {false, false}, "ab": {false, false},
 	} {
 		id, ok := tok.Lookup(text)
 		if !ok || tok.IsControl(id) != want[0] || tok.IsEOG(id) != want[1] || string(tok.Bytes(id)) != text {

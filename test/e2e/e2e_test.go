@@ -3,6 +3,7 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -24,6 +25,7 @@ import (
 	"kvasir/internal/pipeline"
 	"kvasir/internal/sched"
 	"kvasir/internal/server"
+	"kvasir/internal/store/disk"
 	"kvasir/internal/testmodel"
 )
 
@@ -324,5 +326,72 @@ func TestHeadersMetricsDisconnect(t *testing.T) {
 		if !strings.Contains(string(page), name) {
 			t.Errorf("/metrics lacks %s (status %d)", name, r.StatusCode)
 		}
+	}
+}
+
+// After a restart a request finds on disk what the one before had, and the header, the usage and the metrics say so.
+func TestDiskTier(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "tiny.gguf")
+	if err := testmodel.Write(file, testmodel.Tiny); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	body := `{"model":"tiny","prompt":"` + strings.Repeat("a long beginning ", 20) + `","max_tokens":3,"temperature":0}`
+	var answers []string
+	for life := range 2 {
+		d, err := disk.Open(disk.Options{Dir: dir, Quota: 1 << 30})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := pipeline.Open(file, pipeline.Options{Names: []string{"tiny"}, Path: kernel.Available()[0], Threads: 1, BlockSize: 32, KVBytes: 8 << 20,
+			MaxQueue: 4, MaxBatch: 4, Secret: []byte("0123456789abcdef"), Disk: d, Load: sched.LoadAlways})
+		if err != nil {
+			t.Fatal(err)
+		}
+		reg := prometheus.NewRegistry()
+		reg.MustRegister(pipeline.NewCollector(p))
+		ts := httptest.NewServer(server.New(p, server.Options{Registry: reg, Log: slog.New(slog.DiscardHandler)}).Handler())
+		r, err := http.Post(ts.URL+"/v1/completions", "application/json", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := io.ReadAll(r.Body)
+		r.Body.Close()
+		var answer openai.Completion
+		if err := json.Unmarshal(b, &answer); err != nil {
+			t.Fatal(err)
+		}
+		n := answer.Usage.PromptTokens
+		answers = append(answers, answer.Choices[0].Text)
+		want, usage := fmt.Sprintf("miss; cached=0/%d; reason=never_seen", n), `"cached_tokens":0}`
+		if life > 0 {
+			want, usage = fmt.Sprintf("hit; cached=%d/%d; reason=full; disk=%d", n-1, n, n-1), fmt.Sprintf(`"cached_tokens":%d,"disk_cached_tokens":%d}`, n-1, n-1)
+		}
+		if h := r.Header.Get("Kvasir-Cache"); h != want || !strings.Contains(string(b), usage) {
+			t.Errorf("start %d: Kvasir-Cache %q, want %q; %s", life, h, want, b)
+		}
+		families, err := reg.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		values := map[string]float64{}
+		for _, f := range families {
+			if f.Metric[0].Counter != nil {
+				values[f.GetName()] = f.Metric[0].Counter.GetValue()
+			}
+		}
+		if got := values["kvasir_disk_cache_hits_total"]; got != float64(life)*float64(n-1) || (values["kvasir_disk_cache_read_records_total"] > 0) != (life > 0) {
+			t.Errorf("start %d: %v", life, values)
+		}
+		ts.Close()
+		if err := p.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if answers[0] != answers[1] {
+		t.Errorf("%q after the restart, %q before", answers[1], answers[0])
 	}
 }

@@ -136,3 +136,60 @@ def test_drain(launch):
         n = e.usage.completion_tokens if e.usage else max(n, 1)
     assert n == 200
     assert p.wait(60) == 0
+
+
+PERSON = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 30}, "age": {"type": "integer", "minimum": 0, "maximum": 120},
+                                           "kind": {"enum": ["friend", "foe"]}, "born": {"type": "string", "format": "date"}},
+          "required": ["name", "age", "kind", "born"], "additionalProperties": False}
+
+
+def test_json_schema(client):
+    import datetime, json
+    kw = dict(model=MODEL, max_tokens=120, seed=3, messages=[{"role": "user", "content": "Invent a person."}],
+              response_format={"type": "json_schema", "json_schema": {"name": "person", "strict": True, "schema": PERSON}})
+    for temperature in 0, 1.5:
+        r = client.chat.completions.create(**kw, temperature=temperature)
+        v = json.loads(r.choices[0].message.content)
+        assert r.choices[0].finish_reason == "stop" and list(v) == ["name", "age", "kind", "born"]
+        assert len(v["name"]) <= 30 and 0 <= v["age"] <= 120 and v["kind"] in ("friend", "foe") and datetime.date.fromisoformat(v["born"])
+    text = "".join(e.choices[0].delta.content or "" for e in client.chat.completions.create(**kw, temperature=1.5, stream=True) if e.choices)
+    assert text == r.choices[0].message.content
+
+
+def test_parsed(client):
+    """The SDK's own way: a pydantic model in, an object out."""
+    import pydantic, typing
+
+    class Step(pydantic.BaseModel):
+        text: str = pydantic.Field(max_length=20)
+        minutes: typing.Optional[int]
+
+    class Plan(pydantic.BaseModel):
+        title: typing.Literal["tea", "coffee"]
+        steps: list[Step] = pydantic.Field(min_length=1, max_length=2)
+
+    r = client.chat.completions.parse(model=MODEL, max_tokens=200, temperature=0.5, seed=1, response_format=Plan,
+                                      messages=[{"role": "user", "content": "How do I make tea? Two short steps."}])
+    plan = r.choices[0].message.parsed
+    assert plan.title in ("tea", "coffee") and 1 <= len(plan.steps) <= 2 and all(len(s.text) <= 20 for s in plan.steps)
+
+
+def test_json_object_regex_choice(client):
+    import json, re
+    ask = lambda **kw: client.chat.completions.create(model=MODEL, temperature=0, max_tokens=300, messages=[{"role": "user", "content": "Is water wet?"}], **kw).choices[0]
+    c = ask(response_format={"type": "json_object"})
+    assert c.message.content.startswith("{") and (c.finish_reason == "length" or isinstance(json.loads(c.message.content), dict))
+    assert ask(extra_body={"structured_outputs": {"choice": ["yes", "no"]}}).message.content in ("yes", "no")
+    assert ask(extra_body={"guided_choice": ["maybe"]}).message.content == "maybe"
+    assert re.fullmatch(r"(yes|no), [a-z]{3,8}\.", ask(extra_body={"guided_regex": r"(yes|no), [a-z]{3,8}\."}).message.content)
+
+
+def test_json_schema_errors(client):
+    def fails(**kw):
+        with pytest.raises(openai.BadRequestError) as e:
+            client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "x"}], **kw)
+        return e.value
+    e = fails(response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "array", "items": {}, "uniqueItems": True}}})
+    assert e.param == "response_format.json_schema.schema" and "uniqueItems" in e.message
+    assert fails(extra_body={"guided_regex": "("}).param == "guided_regex"
+    assert fails(extra_body={"grammar": "root ::= x"}).param == "grammar"

@@ -18,12 +18,15 @@ TEXT ·p4NEON(SB), NOSPLIT, $0-64
 	WORD $0x4f00e5fe // movi v30.16b, #0xf
 	MOVD $0x4b400000, R0
 	VDUP R0, V31.S4
+	MOVD $0, R0
 	MOVD blocks+16(FP), R1
 	MOVD w+8(FP), R2
-	MOVD q+24(FP), R3
-	MOVD s+32(FP), R4
-	MOVD y+48(FP), R5
-	MOVD R2, R6
+	ADD R0<<5, R2, R3
+	ADD R0<<6, R2, R2
+	MOVD q+24(FP), R4
+	MOVD s+32(FP), R5
+	MOVD y+48(FP), R6
+	ADD R0<<6, R6, R6
 	WORD $0x4f000408 // movi v8.4s, #0x0
 	WORD $0x4f000409 // movi v9.4s, #0x0
 	WORD $0x4f00040a // movi v10.4s, #0x0
@@ -41,7 +44,7 @@ loop1:
 	WORD $0x4ebf1fe5 // mov v5.16b, v31.16b
 	WORD $0x4ebf1fe6 // mov v6.16b, v31.16b
 	WORD $0x4ebf1fe7 // mov v7.16b, v31.16b
-	WORD $0x3dc00070 // ldr q16, [x3]
+	WORD $0x3dc00090 // ldr q16, [x4]
 	WORD $0xad444851 // ldp q17, q18, [x2, #128]
 	WORD $0xad455053 // ldp q19, q20, [x2, #160]
 	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
@@ -114,7 +117,7 @@ loop1:
 	WORD $0x4fb0eac5 // sdot v5.4s, v22.16b, v16.4b[3]
 	WORD $0x4fb0eae6 // sdot v6.4s, v23.16b, v16.4b[3]
 	WORD $0x4fb0eb07 // sdot v7.4s, v24.16b, v16.4b[3]
-	WORD $0x3dc00470 // ldr q16, [x3, #16]
+	WORD $0x3dc00490 // ldr q16, [x4, #16]
 	WORD $0xad4c4851 // ldp q17, q18, [x2, #384]
 	WORD $0xad4d5053 // ldp q19, q20, [x2, #416]
 	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
@@ -187,13 +190,13 @@ loop1:
 	WORD $0x4fb0eac5 // sdot v5.4s, v22.16b, v16.4b[3]
 	WORD $0x4fb0eae6 // sdot v6.4s, v23.16b, v16.4b[3]
 	WORD $0x4fb0eb07 // sdot v7.4s, v24.16b, v16.4b[3]
-	WORD $0x3dc000d0 // ldr q16, [x6]
+	WORD $0x3dc00070 // ldr q16, [x3]
 	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
 	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
-	WORD $0x3dc010d2 // ldr q18, [x6, #64]
+	WORD $0x3dc01072 // ldr q18, [x3, #64]
 	WORD $0x4e217a53 // fcvtl2 v19.4s, v18.8h
 	WORD $0x0e217a52 // fcvtl v18.4s, v18.4h
-	WORD $0xfd400096 // ldr d22, [x4]
+	WORD $0xfd4000b6 // ldr d22, [x5]
 	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
 	WORD $0x6e30dc00 // fmul v0.4s, v0.4s, v16.4s
 	WORD $0x4f961008 // fmla v8.4s, v0.4s, v22.s[0]
@@ -202,13 +205,13 @@ loop1:
 	WORD $0x6e31dc21 // fmul v1.4s, v1.4s, v17.4s
 	WORD $0x4f961029 // fmla v9.4s, v1.4s, v22.s[0]
 	WORD $0x4fb61269 // fmla v9.4s, v19.4s, v22.s[1]
-	WORD $0x3dc004d0 // ldr q16, [x6, #16]
+	WORD $0x3dc00470 // ldr q16, [x3, #16]
 	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
 	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
-	WORD $0x3dc014d2 // ldr q18, [x6, #80]
+	WORD $0x3dc01472 // ldr q18, [x3, #80]
 	WORD $0x4e217a53 // fcvtl2 v19.4s, v18.8h
 	WORD $0x0e217a52 // fcvtl v18.4s, v18.4h
-	WORD $0xfd400096 // ldr d22, [x4]
+	WORD $0xfd4000b6 // ldr d22, [x5]
 	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
 	WORD $0x6e30dc42 // fmul v2.4s, v2.4s, v16.4s
 	WORD $0x4f96104a // fmla v10.4s, v2.4s, v22.s[0]
@@ -217,13 +220,13 @@ loop1:
 	WORD $0x6e31dc63 // fmul v3.4s, v3.4s, v17.4s
 	WORD $0x4f96106b // fmla v11.4s, v3.4s, v22.s[0]
 	WORD $0x4fb6126b // fmla v11.4s, v19.4s, v22.s[1]
-	WORD $0x3dc008d0 // ldr q16, [x6, #32]
+	WORD $0x3dc00870 // ldr q16, [x3, #32]
 	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
 	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
-	WORD $0x3dc018d2 // ldr q18, [x6, #96]
+	WORD $0x3dc01872 // ldr q18, [x3, #96]
 	WORD $0x4e217a53 // fcvtl2 v19.4s, v18.8h
 	WORD $0x0e217a52 // fcvtl v18.4s, v18.4h
-	WORD $0xfd400096 // ldr d22, [x4]
+	WORD $0xfd4000b6 // ldr d22, [x5]
 	WORD $0x4ebfd484 // fsub v4.4s, v4.4s, v31.4s
 	WORD $0x6e30dc84 // fmul v4.4s, v4.4s, v16.4s
 	WORD $0x4f96108c // fmla v12.4s, v4.4s, v22.s[0]
@@ -232,13 +235,13 @@ loop1:
 	WORD $0x6e31dca5 // fmul v5.4s, v5.4s, v17.4s
 	WORD $0x4f9610ad // fmla v13.4s, v5.4s, v22.s[0]
 	WORD $0x4fb6126d // fmla v13.4s, v19.4s, v22.s[1]
-	WORD $0x3dc00cd0 // ldr q16, [x6, #48]
+	WORD $0x3dc00c70 // ldr q16, [x3, #48]
 	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
 	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
-	WORD $0x3dc01cd2 // ldr q18, [x6, #112]
+	WORD $0x3dc01c72 // ldr q18, [x3, #112]
 	WORD $0x4e217a53 // fcvtl2 v19.4s, v18.8h
 	WORD $0x0e217a52 // fcvtl v18.4s, v18.4h
-	WORD $0xfd400096 // ldr d22, [x4]
+	WORD $0xfd4000b6 // ldr d22, [x5]
 	WORD $0x4ebfd4c6 // fsub v6.4s, v6.4s, v31.4s
 	WORD $0x6e30dcc6 // fmul v6.4s, v6.4s, v16.4s
 	WORD $0x4f9610ce // fmla v14.4s, v6.4s, v22.s[0]
@@ -248,15 +251,15 @@ loop1:
 	WORD $0x4f9610ef // fmla v15.4s, v7.4s, v22.s[0]
 	WORD $0x4fb6126f // fmla v15.4s, v19.4s, v22.s[1]
 	ADD $640, R2
-	ADD $640, R6
-	ADD $32, R3
-	ADD $8, R4
+	ADD $640, R3
+	ADD $32, R4
+	ADD $8, R5
 	SUBS $1, R1
 	BNE loop1
-	WORD $0xad0024a8 // stp q8, q9, [x5]
-	WORD $0xad012caa // stp q10, q11, [x5, #32]
-	WORD $0xad0234ac // stp q12, q13, [x5, #64]
-	WORD $0xad033cae // stp q14, q15, [x5, #96]
+	WORD $0xad0024c8 // stp q8, q9, [x6]
+	WORD $0xad012cca // stp q10, q11, [x6, #32]
+	WORD $0xad0234cc // stp q12, q13, [x6, #64]
+	WORD $0xad033cce // stp q14, q15, [x6, #96]
 	RET
 rows2:
 	WORD $0x4f00e5fe // movi v30.16b, #0xf
@@ -266,18 +269,18 @@ rows2:
 half2:
 	MOVD blocks+16(FP), R1
 	MOVD w+8(FP), R2
-	MOVD q+24(FP), R3
-	MOVD s+32(FP), R4
-	MOVD y+48(FP), R5
-	ADD R0<<5, R2, R6
+	ADD R0<<5, R2, R3
 	ADD R0<<6, R2, R2
-	ADD R0<<6, R5, R5
+	MOVD q+24(FP), R4
+	MOVD s+32(FP), R5
+	MOVD y+48(FP), R6
+	ADD R0<<6, R6, R6
 	LSL $5, R1, R7
-	ADD R7<<0, R3, R8
+	ADD R7<<0, R4, R8
 	LSL $3, R1, R7
-	ADD R7<<0, R4, R9
+	ADD R7<<0, R5, R9
 	MOVD stride+56(FP), R7
-	ADD R7<<0, R5, R10
+	ADD R7<<0, R6, R10
 	WORD $0x4f000408 // movi v8.4s, #0x0
 	WORD $0x4f000409 // movi v9.4s, #0x0
 	WORD $0x4f00040a // movi v10.4s, #0x0
@@ -295,7 +298,7 @@ loop2:
 	WORD $0x4ebf1fe5 // mov v5.16b, v31.16b
 	WORD $0x4ebf1fe6 // mov v6.16b, v31.16b
 	WORD $0x4ebf1fe7 // mov v7.16b, v31.16b
-	WORD $0x3dc00070 // ldr q16, [x3]
+	WORD $0x3dc00090 // ldr q16, [x4]
 	WORD $0x3dc00111 // ldr q17, [x8]
 	WORD $0xad444c52 // ldp q18, q19, [x2, #128]
 	WORD $0xad455454 // ldp q20, q21, [x2, #160]
@@ -349,7 +352,7 @@ loop2:
 	WORD $0x4fb1eb06 // sdot v6.4s, v24.16b, v17.4b[3]
 	WORD $0x4fb0eb23 // sdot v3.4s, v25.16b, v16.4b[3]
 	WORD $0x4fb1eb27 // sdot v7.4s, v25.16b, v17.4b[3]
-	WORD $0x3dc00470 // ldr q16, [x3, #16]
+	WORD $0x3dc00490 // ldr q16, [x4, #16]
 	WORD $0x3dc00511 // ldr q17, [x8, #16]
 	WORD $0xad4c4c52 // ldp q18, q19, [x2, #384]
 	WORD $0xad4d5454 // ldp q20, q21, [x2, #416]
@@ -403,13 +406,13 @@ loop2:
 	WORD $0x4fb1eb06 // sdot v6.4s, v24.16b, v17.4b[3]
 	WORD $0x4fb0eb23 // sdot v3.4s, v25.16b, v16.4b[3]
 	WORD $0x4fb1eb27 // sdot v7.4s, v25.16b, v17.4b[3]
-	WORD $0x3dc000d0 // ldr q16, [x6]
+	WORD $0x3dc00070 // ldr q16, [x3]
 	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
 	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
-	WORD $0x3dc010d2 // ldr q18, [x6, #64]
+	WORD $0x3dc01072 // ldr q18, [x3, #64]
 	WORD $0x4e217a53 // fcvtl2 v19.4s, v18.8h
 	WORD $0x0e217a52 // fcvtl v18.4s, v18.4h
-	WORD $0xfd400096 // ldr d22, [x4]
+	WORD $0xfd4000b6 // ldr d22, [x5]
 	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
 	WORD $0x6e30dc00 // fmul v0.4s, v0.4s, v16.4s
 	WORD $0x4f961008 // fmla v8.4s, v0.4s, v22.s[0]
@@ -427,13 +430,13 @@ loop2:
 	WORD $0x6e31dca5 // fmul v5.4s, v5.4s, v17.4s
 	WORD $0x4f9610ad // fmla v13.4s, v5.4s, v22.s[0]
 	WORD $0x4fb6126d // fmla v13.4s, v19.4s, v22.s[1]
-	WORD $0x3dc004d0 // ldr q16, [x6, #16]
+	WORD $0x3dc00470 // ldr q16, [x3, #16]
 	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
 	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
-	WORD $0x3dc014d2 // ldr q18, [x6, #80]
+	WORD $0x3dc01472 // ldr q18, [x3, #80]
 	WORD $0x4e217a53 // fcvtl2 v19.4s, v18.8h
 	WORD $0x0e217a52 // fcvtl v18.4s, v18.4h
-	WORD $0xfd400096 // ldr d22, [x4]
+	WORD $0xfd4000b6 // ldr d22, [x5]
 	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
 	WORD $0x6e30dc42 // fmul v2.4s, v2.4s, v16.4s
 	WORD $0x4f96104a // fmla v10.4s, v2.4s, v22.s[0]
@@ -452,15 +455,15 @@ loop2:
 	WORD $0x4f9610ef // fmla v15.4s, v7.4s, v22.s[0]
 	WORD $0x4fb6126f // fmla v15.4s, v19.4s, v22.s[1]
 	ADD $640, R2
-	ADD $640, R6
-	ADD $32, R3
-	ADD $8, R4
+	ADD $640, R3
+	ADD $32, R4
+	ADD $8, R5
 	ADD $32, R8
 	ADD $8, R9
 	SUBS $1, R1
 	BNE loop2
-	WORD $0xad0024a8 // stp q8, q9, [x5]
-	WORD $0xad012caa // stp q10, q11, [x5, #32]
+	WORD $0xad0024c8 // stp q8, q9, [x6]
+	WORD $0xad012cca // stp q10, q11, [x6, #32]
 	WORD $0xad00354c // stp q12, q13, [x10]
 	WORD $0xad013d4e // stp q14, q15, [x10, #32]
 	ADD $1, R0
@@ -475,25 +478,25 @@ rows3:
 half3:
 	MOVD blocks+16(FP), R1
 	MOVD w+8(FP), R2
-	MOVD q+24(FP), R3
-	MOVD s+32(FP), R4
-	MOVD y+48(FP), R5
-	ADD R0<<5, R2, R6
+	ADD R0<<5, R2, R3
 	ADD R0<<6, R2, R2
-	ADD R0<<6, R5, R5
+	MOVD q+24(FP), R4
+	MOVD s+32(FP), R5
+	MOVD y+48(FP), R6
+	ADD R0<<6, R6, R6
 	LSL $5, R1, R7
-	ADD R7<<0, R3, R8
+	ADD R7<<0, R4, R8
 	ADD R7<<0, R8, R9
 	LSL $3, R1, R7
-	ADD R7<<0, R4, R10
+	ADD R7<<0, R5, R10
 	ADD R7<<0, R10, R11
 	MOVD stride+56(FP), R7
-	ADD R7<<0, R5, R12
+	ADD R7<<0, R6, R12
 	ADD R7<<0, R12, R13
 	WORD $0x4f00040f // movi v15.4s, #0x0
 	WORD $0x4f000410 // movi v16.4s, #0x0
-	WORD $0xad0040af // stp q15, q16, [x5]
-	WORD $0xad0140af // stp q15, q16, [x5, #32]
+	WORD $0xad0040cf // stp q15, q16, [x6]
+	WORD $0xad0140cf // stp q15, q16, [x6, #32]
 	WORD $0xad00418f // stp q15, q16, [x12]
 	WORD $0xad01418f // stp q15, q16, [x12, #32]
 	WORD $0xad0041af // stp q15, q16, [x13]
@@ -511,7 +514,7 @@ loop3:
 	WORD $0x4ebf1fe9 // mov v9.16b, v31.16b
 	WORD $0x4ebf1fea // mov v10.16b, v31.16b
 	WORD $0x4ebf1feb // mov v11.16b, v31.16b
-	WORD $0x3dc0006c // ldr q12, [x3]
+	WORD $0x3dc0008c // ldr q12, [x4]
 	WORD $0x3dc0010d // ldr q13, [x8]
 	WORD $0x3dc0012e // ldr q14, [x9]
 	WORD $0xad44404f // ldp q15, q16, [x2, #128]
@@ -582,7 +585,7 @@ loop3:
 	WORD $0x4faceac3 // sdot v3.4s, v22.16b, v12.4b[3]
 	WORD $0x4fadeac7 // sdot v7.4s, v22.16b, v13.4b[3]
 	WORD $0x4faeeacb // sdot v11.4s, v22.16b, v14.4b[3]
-	WORD $0x3dc0046c // ldr q12, [x3, #16]
+	WORD $0x3dc0048c // ldr q12, [x4, #16]
 	WORD $0x3dc0050d // ldr q13, [x8, #16]
 	WORD $0x3dc0052e // ldr q14, [x9, #16]
 	WORD $0xad4c404f // ldp q15, q16, [x2, #384]
@@ -653,14 +656,14 @@ loop3:
 	WORD $0x4faceac3 // sdot v3.4s, v22.16b, v12.4b[3]
 	WORD $0x4fadeac7 // sdot v7.4s, v22.16b, v13.4b[3]
 	WORD $0x4faeeacb // sdot v11.4s, v22.16b, v14.4b[3]
-	WORD $0x3dc000cc // ldr q12, [x6]
+	WORD $0x3dc0006c // ldr q12, [x3]
 	WORD $0x4e21798d // fcvtl2 v13.4s, v12.8h
 	WORD $0x0e21798c // fcvtl v12.4s, v12.4h
-	WORD $0x3dc010ce // ldr q14, [x6, #64]
+	WORD $0x3dc0106e // ldr q14, [x3, #64]
 	WORD $0x4e2179cf // fcvtl2 v15.4s, v14.8h
 	WORD $0x0e2179ce // fcvtl v14.4s, v14.4h
-	WORD $0xfd400092 // ldr d18, [x4]
-	WORD $0xad4044b0 // ldp q16, q17, [x5]
+	WORD $0xfd4000b2 // ldr d18, [x5]
+	WORD $0xad4044d0 // ldp q16, q17, [x6]
 	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
 	WORD $0x6e2cdc00 // fmul v0.4s, v0.4s, v12.4s
 	WORD $0x4f921010 // fmla v16.4s, v0.4s, v18.s[0]
@@ -669,7 +672,7 @@ loop3:
 	WORD $0x6e2ddc21 // fmul v1.4s, v1.4s, v13.4s
 	WORD $0x4f921031 // fmla v17.4s, v1.4s, v18.s[0]
 	WORD $0x4fb211f1 // fmla v17.4s, v15.4s, v18.s[1]
-	WORD $0xad0044b0 // stp q16, q17, [x5]
+	WORD $0xad0044d0 // stp q16, q17, [x6]
 	WORD $0xfd400152 // ldr d18, [x10]
 	WORD $0xad404590 // ldp q16, q17, [x12]
 	WORD $0x4ebfd484 // fsub v4.4s, v4.4s, v31.4s
@@ -692,14 +695,14 @@ loop3:
 	WORD $0x4f921131 // fmla v17.4s, v9.4s, v18.s[0]
 	WORD $0x4fb211f1 // fmla v17.4s, v15.4s, v18.s[1]
 	WORD $0xad0045b0 // stp q16, q17, [x13]
-	WORD $0x3dc004cc // ldr q12, [x6, #16]
+	WORD $0x3dc0046c // ldr q12, [x3, #16]
 	WORD $0x4e21798d // fcvtl2 v13.4s, v12.8h
 	WORD $0x0e21798c // fcvtl v12.4s, v12.4h
-	WORD $0x3dc014ce // ldr q14, [x6, #80]
+	WORD $0x3dc0146e // ldr q14, [x3, #80]
 	WORD $0x4e2179cf // fcvtl2 v15.4s, v14.8h
 	WORD $0x0e2179ce // fcvtl v14.4s, v14.4h
-	WORD $0xfd400092 // ldr d18, [x4]
-	WORD $0xad4144b0 // ldp q16, q17, [x5, #32]
+	WORD $0xfd4000b2 // ldr d18, [x5]
+	WORD $0xad4144d0 // ldp q16, q17, [x6, #32]
 	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
 	WORD $0x6e2cdc42 // fmul v2.4s, v2.4s, v12.4s
 	WORD $0x4f921050 // fmla v16.4s, v2.4s, v18.s[0]
@@ -708,7 +711,7 @@ loop3:
 	WORD $0x6e2ddc63 // fmul v3.4s, v3.4s, v13.4s
 	WORD $0x4f921071 // fmla v17.4s, v3.4s, v18.s[0]
 	WORD $0x4fb211f1 // fmla v17.4s, v15.4s, v18.s[1]
-	WORD $0xad0144b0 // stp q16, q17, [x5, #32]
+	WORD $0xad0144d0 // stp q16, q17, [x6, #32]
 	WORD $0xfd400152 // ldr d18, [x10]
 	WORD $0xad414590 // ldp q16, q17, [x12, #32]
 	WORD $0x4ebfd4c6 // fsub v6.4s, v6.4s, v31.4s
@@ -732,9 +735,9 @@ loop3:
 	WORD $0x4fb211f1 // fmla v17.4s, v15.4s, v18.s[1]
 	WORD $0xad0145b0 // stp q16, q17, [x13, #32]
 	ADD $640, R2
-	ADD $640, R6
-	ADD $32, R3
-	ADD $8, R4
+	ADD $640, R3
+	ADD $32, R4
+	ADD $8, R5
 	ADD $32, R8
 	ADD $8, R10
 	ADD $32, R9
@@ -753,28 +756,28 @@ rows4:
 half4:
 	MOVD blocks+16(FP), R1
 	MOVD w+8(FP), R2
-	MOVD q+24(FP), R3
-	MOVD s+32(FP), R4
-	MOVD y+48(FP), R5
-	ADD R0<<5, R2, R6
+	ADD R0<<5, R2, R3
 	ADD R0<<6, R2, R2
-	ADD R0<<6, R5, R5
+	MOVD q+24(FP), R4
+	MOVD s+32(FP), R5
+	MOVD y+48(FP), R6
+	ADD R0<<6, R6, R6
 	LSL $5, R1, R7
-	ADD R7<<0, R3, R8
+	ADD R7<<0, R4, R8
 	ADD R7<<0, R8, R9
 	ADD R7<<0, R9, R10
 	LSL $3, R1, R7
-	ADD R7<<0, R4, R11
+	ADD R7<<0, R5, R11
 	ADD R7<<0, R11, R12
 	ADD R7<<0, R12, R13
 	MOVD stride+56(FP), R7
-	ADD R7<<0, R5, R14
+	ADD R7<<0, R6, R14
 	ADD R7<<0, R14, R15
 	ADD R7<<0, R15, R16
 	WORD $0x4f000414 // movi v20.4s, #0x0
 	WORD $0x4f000415 // movi v21.4s, #0x0
-	WORD $0xad0054b4 // stp q20, q21, [x5]
-	WORD $0xad0154b4 // stp q20, q21, [x5, #32]
+	WORD $0xad0054d4 // stp q20, q21, [x6]
+	WORD $0xad0154d4 // stp q20, q21, [x6, #32]
 	WORD $0xad0055d4 // stp q20, q21, [x14]
 	WORD $0xad0155d4 // stp q20, q21, [x14, #32]
 	WORD $0xad0055f4 // stp q20, q21, [x15]
@@ -798,7 +801,7 @@ loop4:
 	WORD $0x4ebf1fed // mov v13.16b, v31.16b
 	WORD $0x4ebf1fee // mov v14.16b, v31.16b
 	WORD $0x4ebf1fef // mov v15.16b, v31.16b
-	WORD $0x3dc00070 // ldr q16, [x3]
+	WORD $0x3dc00090 // ldr q16, [x4]
 	WORD $0x3dc00111 // ldr q17, [x8]
 	WORD $0x3dc00132 // ldr q18, [x9]
 	WORD $0x3dc00153 // ldr q19, [x10]
@@ -886,7 +889,7 @@ loop4:
 	WORD $0x4fb1eb67 // sdot v7.4s, v27.16b, v17.4b[3]
 	WORD $0x4fb2eb6b // sdot v11.4s, v27.16b, v18.4b[3]
 	WORD $0x4fb3eb6f // sdot v15.4s, v27.16b, v19.4b[3]
-	WORD $0x3dc00470 // ldr q16, [x3, #16]
+	WORD $0x3dc00490 // ldr q16, [x4, #16]
 	WORD $0x3dc00511 // ldr q17, [x8, #16]
 	WORD $0x3dc00532 // ldr q18, [x9, #16]
 	WORD $0x3dc00553 // ldr q19, [x10, #16]
@@ -974,14 +977,14 @@ loop4:
 	WORD $0x4fb1eb67 // sdot v7.4s, v27.16b, v17.4b[3]
 	WORD $0x4fb2eb6b // sdot v11.4s, v27.16b, v18.4b[3]
 	WORD $0x4fb3eb6f // sdot v15.4s, v27.16b, v19.4b[3]
-	WORD $0x3dc000d0 // ldr q16, [x6]
+	WORD $0x3dc00070 // ldr q16, [x3]
 	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
 	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
-	WORD $0x3dc010d2 // ldr q18, [x6, #64]
+	WORD $0x3dc01072 // ldr q18, [x3, #64]
 	WORD $0x4e217a53 // fcvtl2 v19.4s, v18.8h
 	WORD $0x0e217a52 // fcvtl v18.4s, v18.4h
-	WORD $0xfd400096 // ldr d22, [x4]
-	WORD $0xad4054b4 // ldp q20, q21, [x5]
+	WORD $0xfd4000b6 // ldr d22, [x5]
+	WORD $0xad4054d4 // ldp q20, q21, [x6]
 	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
 	WORD $0x6e30dc00 // fmul v0.4s, v0.4s, v16.4s
 	WORD $0x4f961014 // fmla v20.4s, v0.4s, v22.s[0]
@@ -990,7 +993,7 @@ loop4:
 	WORD $0x6e31dc21 // fmul v1.4s, v1.4s, v17.4s
 	WORD $0x4f961035 // fmla v21.4s, v1.4s, v22.s[0]
 	WORD $0x4fb61275 // fmla v21.4s, v19.4s, v22.s[1]
-	WORD $0xad0054b4 // stp q20, q21, [x5]
+	WORD $0xad0054d4 // stp q20, q21, [x6]
 	WORD $0xfd400176 // ldr d22, [x11]
 	WORD $0xad4055d4 // ldp q20, q21, [x14]
 	WORD $0x4ebfd484 // fsub v4.4s, v4.4s, v31.4s
@@ -1024,14 +1027,14 @@ loop4:
 	WORD $0x4f9611b5 // fmla v21.4s, v13.4s, v22.s[0]
 	WORD $0x4fb61275 // fmla v21.4s, v19.4s, v22.s[1]
 	WORD $0xad005614 // stp q20, q21, [x16]
-	WORD $0x3dc004d0 // ldr q16, [x6, #16]
+	WORD $0x3dc00470 // ldr q16, [x3, #16]
 	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
 	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
-	WORD $0x3dc014d2 // ldr q18, [x6, #80]
+	WORD $0x3dc01472 // ldr q18, [x3, #80]
 	WORD $0x4e217a53 // fcvtl2 v19.4s, v18.8h
 	WORD $0x0e217a52 // fcvtl v18.4s, v18.4h
-	WORD $0xfd400096 // ldr d22, [x4]
-	WORD $0xad4154b4 // ldp q20, q21, [x5, #32]
+	WORD $0xfd4000b6 // ldr d22, [x5]
+	WORD $0xad4154d4 // ldp q20, q21, [x6, #32]
 	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
 	WORD $0x6e30dc42 // fmul v2.4s, v2.4s, v16.4s
 	WORD $0x4f961054 // fmla v20.4s, v2.4s, v22.s[0]
@@ -1040,7 +1043,7 @@ loop4:
 	WORD $0x6e31dc63 // fmul v3.4s, v3.4s, v17.4s
 	WORD $0x4f961075 // fmla v21.4s, v3.4s, v22.s[0]
 	WORD $0x4fb61275 // fmla v21.4s, v19.4s, v22.s[1]
-	WORD $0xad0154b4 // stp q20, q21, [x5, #32]
+	WORD $0xad0154d4 // stp q20, q21, [x6, #32]
 	WORD $0xfd400176 // ldr d22, [x11]
 	WORD $0xad4155d4 // ldp q20, q21, [x14, #32]
 	WORD $0x4ebfd4c6 // fsub v6.4s, v6.4s, v31.4s
@@ -1075,9 +1078,9 @@ loop4:
 	WORD $0x4fb61275 // fmla v21.4s, v19.4s, v22.s[1]
 	WORD $0xad015614 // stp q20, q21, [x16, #32]
 	ADD $640, R2
-	ADD $640, R6
-	ADD $32, R3
-	ADD $8, R4
+	ADD $640, R3
+	ADD $32, R4
+	ADD $8, R5
 	ADD $32, R8
 	ADD $8, R11
 	ADD $32, R9
@@ -1098,31 +1101,31 @@ rows5:
 half5:
 	MOVD blocks+16(FP), R1
 	MOVD w+8(FP), R2
-	MOVD q+24(FP), R3
-	MOVD s+32(FP), R4
-	MOVD y+48(FP), R5
-	ADD R0<<5, R2, R6
+	ADD R0<<5, R2, R3
 	ADD R0<<6, R2, R2
-	ADD R0<<6, R5, R5
+	MOVD q+24(FP), R4
+	MOVD s+32(FP), R5
+	MOVD y+48(FP), R6
+	ADD R0<<6, R6, R6
 	LSL $5, R1, R7
-	ADD R7<<0, R3, R8
+	ADD R7<<0, R4, R8
 	ADD R7<<0, R8, R9
 	ADD R7<<0, R9, R10
 	ADD R7<<0, R10, R11
 	LSL $3, R1, R7
-	ADD R7<<0, R4, R12
+	ADD R7<<0, R5, R12
 	ADD R7<<0, R12, R13
 	ADD R7<<0, R13, R14
 	ADD R7<<0, R14, R15
 	MOVD stride+56(FP), R7
-	ADD R7<<0, R5, R16
+	ADD R7<<0, R6, R16
 	ADD R7<<0, R16, R17
 	ADD R7<<0, R17, R19
 	ADD R7<<0, R19, R20
 	WORD $0x4f000419 // movi v25.4s, #0x0
 	WORD $0x4f00041a // movi v26.4s, #0x0
-	WORD $0xad0068b9 // stp q25, q26, [x5]
-	WORD $0xad0168b9 // stp q25, q26, [x5, #32]
+	WORD $0xad0068d9 // stp q25, q26, [x6]
+	WORD $0xad0168d9 // stp q25, q26, [x6, #32]
 	WORD $0xad006a19 // stp q25, q26, [x16]
 	WORD $0xad016a19 // stp q25, q26, [x16, #32]
 	WORD $0xad006a39 // stp q25, q26, [x17]
@@ -1152,7 +1155,7 @@ loop5:
 	WORD $0x4ebf1ff1 // mov v17.16b, v31.16b
 	WORD $0x4ebf1ff2 // mov v18.16b, v31.16b
 	WORD $0x4ebf1ff3 // mov v19.16b, v31.16b
-	WORD $0x3dc00074 // ldr q20, [x3]
+	WORD $0x3dc00094 // ldr q20, [x4]
 	WORD $0x3dc00115 // ldr q21, [x8]
 	WORD $0x3dc00136 // ldr q22, [x9]
 	WORD $0x3dc00157 // ldr q23, [x10]
@@ -1257,7 +1260,7 @@ loop5:
 	WORD $0x4fb6eb8b // sdot v11.4s, v28.16b, v22.4b[3]
 	WORD $0x4fb7eb8f // sdot v15.4s, v28.16b, v23.4b[3]
 	WORD $0x4fb8eb93 // sdot v19.4s, v28.16b, v24.4b[3]
-	WORD $0x3dc00474 // ldr q20, [x3, #16]
+	WORD $0x3dc00494 // ldr q20, [x4, #16]
 	WORD $0x3dc00515 // ldr q21, [x8, #16]
 	WORD $0x3dc00536 // ldr q22, [x9, #16]
 	WORD $0x3dc00557 // ldr q23, [x10, #16]
@@ -1362,14 +1365,14 @@ loop5:
 	WORD $0x4fb6eb8b // sdot v11.4s, v28.16b, v22.4b[3]
 	WORD $0x4fb7eb8f // sdot v15.4s, v28.16b, v23.4b[3]
 	WORD $0x4fb8eb93 // sdot v19.4s, v28.16b, v24.4b[3]
-	WORD $0x3dc000d4 // ldr q20, [x6]
+	WORD $0x3dc00074 // ldr q20, [x3]
 	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
 	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
-	WORD $0x3dc010d6 // ldr q22, [x6, #64]
+	WORD $0x3dc01076 // ldr q22, [x3, #64]
 	WORD $0x4e217ad7 // fcvtl2 v23.4s, v22.8h
 	WORD $0x0e217ad6 // fcvtl v22.4s, v22.4h
-	WORD $0xfd40009a // ldr d26, [x4]
-	WORD $0xad4064b8 // ldp q24, q25, [x5]
+	WORD $0xfd4000ba // ldr d26, [x5]
+	WORD $0xad4064d8 // ldp q24, q25, [x6]
 	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
 	WORD $0x6e34dc00 // fmul v0.4s, v0.4s, v20.4s
 	WORD $0x4f9a1018 // fmla v24.4s, v0.4s, v26.s[0]
@@ -1378,7 +1381,7 @@ loop5:
 	WORD $0x6e35dc21 // fmul v1.4s, v1.4s, v21.4s
 	WORD $0x4f9a1039 // fmla v25.4s, v1.4s, v26.s[0]
 	WORD $0x4fba12f9 // fmla v25.4s, v23.4s, v26.s[1]
-	WORD $0xad0064b8 // stp q24, q25, [x5]
+	WORD $0xad0064d8 // stp q24, q25, [x6]
 	WORD $0xfd40019a // ldr d26, [x12]
 	WORD $0xad406618 // ldp q24, q25, [x16]
 	WORD $0x4ebfd484 // fsub v4.4s, v4.4s, v31.4s
@@ -1423,14 +1426,14 @@ loop5:
 	WORD $0x4f9a1239 // fmla v25.4s, v17.4s, v26.s[0]
 	WORD $0x4fba12f9 // fmla v25.4s, v23.4s, v26.s[1]
 	WORD $0xad006698 // stp q24, q25, [x20]
-	WORD $0x3dc004d4 // ldr q20, [x6, #16]
+	WORD $0x3dc00474 // ldr q20, [x3, #16]
 	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
 	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
-	WORD $0x3dc014d6 // ldr q22, [x6, #80]
+	WORD $0x3dc01476 // ldr q22, [x3, #80]
 	WORD $0x4e217ad7 // fcvtl2 v23.4s, v22.8h
 	WORD $0x0e217ad6 // fcvtl v22.4s, v22.4h
-	WORD $0xfd40009a // ldr d26, [x4]
-	WORD $0xad4164b8 // ldp q24, q25, [x5, #32]
+	WORD $0xfd4000ba // ldr d26, [x5]
+	WORD $0xad4164d8 // ldp q24, q25, [x6, #32]
 	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
 	WORD $0x6e34dc42 // fmul v2.4s, v2.4s, v20.4s
 	WORD $0x4f9a1058 // fmla v24.4s, v2.4s, v26.s[0]
@@ -1439,7 +1442,7 @@ loop5:
 	WORD $0x6e35dc63 // fmul v3.4s, v3.4s, v21.4s
 	WORD $0x4f9a1079 // fmla v25.4s, v3.4s, v26.s[0]
 	WORD $0x4fba12f9 // fmla v25.4s, v23.4s, v26.s[1]
-	WORD $0xad0164b8 // stp q24, q25, [x5, #32]
+	WORD $0xad0164d8 // stp q24, q25, [x6, #32]
 	WORD $0xfd40019a // ldr d26, [x12]
 	WORD $0xad416618 // ldp q24, q25, [x16, #32]
 	WORD $0x4ebfd4c6 // fsub v6.4s, v6.4s, v31.4s
@@ -1485,9 +1488,9 @@ loop5:
 	WORD $0x4fba12f9 // fmla v25.4s, v23.4s, v26.s[1]
 	WORD $0xad016698 // stp q24, q25, [x20, #32]
 	ADD $640, R2
-	ADD $640, R6
-	ADD $32, R3
-	ADD $8, R4
+	ADD $640, R3
+	ADD $32, R4
+	ADD $8, R5
 	ADD $32, R8
 	ADD $8, R12
 	ADD $32, R9
@@ -1517,12 +1520,15 @@ TEXT ·p4zNEON(SB), NOSPLIT, $0-64
 	WORD $0x4f00e5fe // movi v30.16b, #0xf
 	MOVD $0x4b400000, R0
 	VDUP R0, V31.S4
+	MOVD $0, R0
 	MOVD blocks+16(FP), R1
 	MOVD w+8(FP), R2
-	MOVD q+24(FP), R3
-	MOVD s+32(FP), R4
-	MOVD y+48(FP), R5
-	MOVD R2, R6
+	ADD R0<<5, R2, R3
+	ADD R0<<6, R2, R2
+	MOVD q+24(FP), R4
+	MOVD s+32(FP), R5
+	MOVD y+48(FP), R6
+	ADD R0<<6, R6, R6
 	MOVD n+40(FP), R7
 	WORD $0x4f000408 // movi v8.4s, #0x0
 	WORD $0x4f000409 // movi v9.4s, #0x0
@@ -1543,7 +1549,7 @@ loop1:
 	WORD $0x4ea01c05 // mov v5.16b, v0.16b
 	WORD $0x4ea01c06 // mov v6.16b, v0.16b
 	WORD $0x4ea01c07 // mov v7.16b, v0.16b
-	WORD $0x3dc00070 // ldr q16, [x3]
+	WORD $0x3dc00090 // ldr q16, [x4]
 	WORD $0xad424851 // ldp q17, q18, [x2, #64]
 	WORD $0xad435053 // ldp q19, q20, [x2, #96]
 	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
@@ -1616,7 +1622,7 @@ loop1:
 	WORD $0x4fb0eac5 // sdot v5.4s, v22.16b, v16.4b[3]
 	WORD $0x4fb0eae6 // sdot v6.4s, v23.16b, v16.4b[3]
 	WORD $0x4fb0eb07 // sdot v7.4s, v24.16b, v16.4b[3]
-	WORD $0x3dc00470 // ldr q16, [x3, #16]
+	WORD $0x3dc00490 // ldr q16, [x4, #16]
 	WORD $0xad4a4851 // ldp q17, q18, [x2, #320]
 	WORD $0xad4b5053 // ldp q19, q20, [x2, #352]
 	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
@@ -1689,40 +1695,40 @@ loop1:
 	WORD $0x4fb0eac5 // sdot v5.4s, v22.16b, v16.4b[3]
 	WORD $0x4fb0eae6 // sdot v6.4s, v23.16b, v16.4b[3]
 	WORD $0x4fb0eb07 // sdot v7.4s, v24.16b, v16.4b[3]
-	WORD $0x3dc000d0 // ldr q16, [x6]
+	WORD $0x3dc00070 // ldr q16, [x3]
 	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
 	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
-	WORD $0xfd400096 // ldr d22, [x4]
+	WORD $0xfd4000b6 // ldr d22, [x5]
 	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
 	WORD $0x6e30dc00 // fmul v0.4s, v0.4s, v16.4s
 	WORD $0x4f961008 // fmla v8.4s, v0.4s, v22.s[0]
 	WORD $0x4ebfd421 // fsub v1.4s, v1.4s, v31.4s
 	WORD $0x6e31dc21 // fmul v1.4s, v1.4s, v17.4s
 	WORD $0x4f961029 // fmla v9.4s, v1.4s, v22.s[0]
-	WORD $0x3dc004d0 // ldr q16, [x6, #16]
+	WORD $0x3dc00470 // ldr q16, [x3, #16]
 	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
 	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
-	WORD $0xfd400096 // ldr d22, [x4]
+	WORD $0xfd4000b6 // ldr d22, [x5]
 	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
 	WORD $0x6e30dc42 // fmul v2.4s, v2.4s, v16.4s
 	WORD $0x4f96104a // fmla v10.4s, v2.4s, v22.s[0]
 	WORD $0x4ebfd463 // fsub v3.4s, v3.4s, v31.4s
 	WORD $0x6e31dc63 // fmul v3.4s, v3.4s, v17.4s
 	WORD $0x4f96106b // fmla v11.4s, v3.4s, v22.s[0]
-	WORD $0x3dc008d0 // ldr q16, [x6, #32]
+	WORD $0x3dc00870 // ldr q16, [x3, #32]
 	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
 	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
-	WORD $0xfd400096 // ldr d22, [x4]
+	WORD $0xfd4000b6 // ldr d22, [x5]
 	WORD $0x4ebfd484 // fsub v4.4s, v4.4s, v31.4s
 	WORD $0x6e30dc84 // fmul v4.4s, v4.4s, v16.4s
 	WORD $0x4f96108c // fmla v12.4s, v4.4s, v22.s[0]
 	WORD $0x4ebfd4a5 // fsub v5.4s, v5.4s, v31.4s
 	WORD $0x6e31dca5 // fmul v5.4s, v5.4s, v17.4s
 	WORD $0x4f9610ad // fmla v13.4s, v5.4s, v22.s[0]
-	WORD $0x3dc00cd0 // ldr q16, [x6, #48]
+	WORD $0x3dc00c70 // ldr q16, [x3, #48]
 	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
 	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
-	WORD $0xfd400096 // ldr d22, [x4]
+	WORD $0xfd4000b6 // ldr d22, [x5]
 	WORD $0x4ebfd4c6 // fsub v6.4s, v6.4s, v31.4s
 	WORD $0x6e30dcc6 // fmul v6.4s, v6.4s, v16.4s
 	WORD $0x4f9610ce // fmla v14.4s, v6.4s, v22.s[0]
@@ -1730,16 +1736,16 @@ loop1:
 	WORD $0x6e31dce7 // fmul v7.4s, v7.4s, v17.4s
 	WORD $0x4f9610ef // fmla v15.4s, v7.4s, v22.s[0]
 	ADD $576, R2
-	ADD $576, R6
-	ADD $32, R3
-	ADD $8, R4
-	ADD $4, R7
+	ADD $576, R3
+	ADD $32, R4
+	ADD $8, R5
+	ADD $8, R7
 	SUBS $1, R1
 	BNE loop1
-	WORD $0xad0024a8 // stp q8, q9, [x5]
-	WORD $0xad012caa // stp q10, q11, [x5, #32]
-	WORD $0xad0234ac // stp q12, q13, [x5, #64]
-	WORD $0xad033cae // stp q14, q15, [x5, #96]
+	WORD $0xad0024c8 // stp q8, q9, [x6]
+	WORD $0xad012cca // stp q10, q11, [x6, #32]
+	WORD $0xad0234cc // stp q12, q13, [x6, #64]
+	WORD $0xad033cce // stp q14, q15, [x6, #96]
 	RET
 rows2:
 	WORD $0x4f00e5fe // movi v30.16b, #0xf
@@ -1749,21 +1755,20 @@ rows2:
 half2:
 	MOVD blocks+16(FP), R1
 	MOVD w+8(FP), R2
-	MOVD q+24(FP), R3
-	MOVD s+32(FP), R4
-	MOVD y+48(FP), R5
-	ADD R0<<5, R2, R6
+	ADD R0<<5, R2, R3
 	ADD R0<<6, R2, R2
-	ADD R0<<6, R5, R5
+	MOVD q+24(FP), R4
+	MOVD s+32(FP), R5
+	MOVD y+48(FP), R6
+	ADD R0<<6, R6, R6
 	MOVD n+40(FP), R7
 	LSL $5, R1, R8
-	ADD R8<<0, R3, R9
+	ADD R8<<0, R4, R9
 	LSL $3, R1, R8
-	ADD R8<<0, R4, R10
-	LSL $2, R1, R8
+	ADD R8<<0, R5, R10
 	ADD R8<<0, R7, R11
 	MOVD stride+56(FP), R8
-	ADD R8<<0, R5, R12
+	ADD R8<<0, R6, R12
 	WORD $0x4f000408 // movi v8.4s, #0x0
 	WORD $0x4f000409 // movi v9.4s, #0x0
 	WORD $0x4f00040a // movi v10.4s, #0x0
@@ -1785,7 +1790,7 @@ loop2:
 	WORD $0x4ea41c85 // mov v5.16b, v4.16b
 	WORD $0x4ea41c86 // mov v6.16b, v4.16b
 	WORD $0x4ea41c87 // mov v7.16b, v4.16b
-	WORD $0x3dc00070 // ldr q16, [x3]
+	WORD $0x3dc00090 // ldr q16, [x4]
 	WORD $0x3dc00131 // ldr q17, [x9]
 	WORD $0xad424c52 // ldp q18, q19, [x2, #64]
 	WORD $0xad435454 // ldp q20, q21, [x2, #96]
@@ -1839,7 +1844,7 @@ loop2:
 	WORD $0x4fb1eb06 // sdot v6.4s, v24.16b, v17.4b[3]
 	WORD $0x4fb0eb23 // sdot v3.4s, v25.16b, v16.4b[3]
 	WORD $0x4fb1eb27 // sdot v7.4s, v25.16b, v17.4b[3]
-	WORD $0x3dc00470 // ldr q16, [x3, #16]
+	WORD $0x3dc00490 // ldr q16, [x4, #16]
 	WORD $0x3dc00531 // ldr q17, [x9, #16]
 	WORD $0xad4a4c52 // ldp q18, q19, [x2, #320]
 	WORD $0xad4b5454 // ldp q20, q21, [x2, #352]
@@ -1893,10 +1898,10 @@ loop2:
 	WORD $0x4fb1eb06 // sdot v6.4s, v24.16b, v17.4b[3]
 	WORD $0x4fb0eb23 // sdot v3.4s, v25.16b, v16.4b[3]
 	WORD $0x4fb1eb27 // sdot v7.4s, v25.16b, v17.4b[3]
-	WORD $0x3dc000d0 // ldr q16, [x6]
+	WORD $0x3dc00070 // ldr q16, [x3]
 	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
 	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
-	WORD $0xfd400096 // ldr d22, [x4]
+	WORD $0xfd4000b6 // ldr d22, [x5]
 	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
 	WORD $0x6e30dc00 // fmul v0.4s, v0.4s, v16.4s
 	WORD $0x4f961008 // fmla v8.4s, v0.4s, v22.s[0]
@@ -1910,10 +1915,10 @@ loop2:
 	WORD $0x4ebfd4a5 // fsub v5.4s, v5.4s, v31.4s
 	WORD $0x6e31dca5 // fmul v5.4s, v5.4s, v17.4s
 	WORD $0x4f9610ad // fmla v13.4s, v5.4s, v22.s[0]
-	WORD $0x3dc004d0 // ldr q16, [x6, #16]
+	WORD $0x3dc00470 // ldr q16, [x3, #16]
 	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
 	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
-	WORD $0xfd400096 // ldr d22, [x4]
+	WORD $0xfd4000b6 // ldr d22, [x5]
 	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
 	WORD $0x6e30dc42 // fmul v2.4s, v2.4s, v16.4s
 	WORD $0x4f96104a // fmla v10.4s, v2.4s, v22.s[0]
@@ -1928,17 +1933,17 @@ loop2:
 	WORD $0x6e31dce7 // fmul v7.4s, v7.4s, v17.4s
 	WORD $0x4f9610ef // fmla v15.4s, v7.4s, v22.s[0]
 	ADD $576, R2
-	ADD $576, R6
-	ADD $32, R3
-	ADD $8, R4
-	ADD $4, R7
+	ADD $576, R3
+	ADD $32, R4
+	ADD $8, R5
+	ADD $8, R7
 	ADD $32, R9
 	ADD $8, R10
-	ADD $4, R11
+	ADD $8, R11
 	SUBS $1, R1
 	BNE loop2
-	WORD $0xad0024a8 // stp q8, q9, [x5]
-	WORD $0xad012caa // stp q10, q11, [x5, #32]
+	WORD $0xad0024c8 // stp q8, q9, [x6]
+	WORD $0xad012cca // stp q10, q11, [x6, #32]
 	WORD $0xad00358c // stp q12, q13, [x12]
 	WORD $0xad013d8e // stp q14, q15, [x12, #32]
 	ADD $1, R0
@@ -1953,29 +1958,28 @@ rows3:
 half3:
 	MOVD blocks+16(FP), R1
 	MOVD w+8(FP), R2
-	MOVD q+24(FP), R3
-	MOVD s+32(FP), R4
-	MOVD y+48(FP), R5
-	ADD R0<<5, R2, R6
+	ADD R0<<5, R2, R3
 	ADD R0<<6, R2, R2
-	ADD R0<<6, R5, R5
+	MOVD q+24(FP), R4
+	MOVD s+32(FP), R5
+	MOVD y+48(FP), R6
+	ADD R0<<6, R6, R6
 	MOVD n+40(FP), R7
 	LSL $5, R1, R8
-	ADD R8<<0, R3, R9
+	ADD R8<<0, R4, R9
 	ADD R8<<0, R9, R10
 	LSL $3, R1, R8
-	ADD R8<<0, R4, R11
+	ADD R8<<0, R5, R11
 	ADD R8<<0, R11, R12
-	LSL $2, R1, R8
 	ADD R8<<0, R7, R13
 	ADD R8<<0, R13, R14
 	MOVD stride+56(FP), R8
-	ADD R8<<0, R5, R15
+	ADD R8<<0, R6, R15
 	ADD R8<<0, R15, R16
 	WORD $0x4f00040f // movi v15.4s, #0x0
 	WORD $0x4f000410 // movi v16.4s, #0x0
-	WORD $0xad0040af // stp q15, q16, [x5]
-	WORD $0xad0140af // stp q15, q16, [x5, #32]
+	WORD $0xad0040cf // stp q15, q16, [x6]
+	WORD $0xad0140cf // stp q15, q16, [x6, #32]
 	WORD $0xad0041ef // stp q15, q16, [x15]
 	WORD $0xad0141ef // stp q15, q16, [x15, #32]
 	WORD $0xad00420f // stp q15, q16, [x16]
@@ -1999,7 +2003,7 @@ loop3:
 	WORD $0x4ea81d09 // mov v9.16b, v8.16b
 	WORD $0x4ea81d0a // mov v10.16b, v8.16b
 	WORD $0x4ea81d0b // mov v11.16b, v8.16b
-	WORD $0x3dc0006c // ldr q12, [x3]
+	WORD $0x3dc0008c // ldr q12, [x4]
 	WORD $0x3dc0012d // ldr q13, [x9]
 	WORD $0x3dc0014e // ldr q14, [x10]
 	WORD $0xad42404f // ldp q15, q16, [x2, #64]
@@ -2070,7 +2074,7 @@ loop3:
 	WORD $0x4faceac3 // sdot v3.4s, v22.16b, v12.4b[3]
 	WORD $0x4fadeac7 // sdot v7.4s, v22.16b, v13.4b[3]
 	WORD $0x4faeeacb // sdot v11.4s, v22.16b, v14.4b[3]
-	WORD $0x3dc0046c // ldr q12, [x3, #16]
+	WORD $0x3dc0048c // ldr q12, [x4, #16]
 	WORD $0x3dc0052d // ldr q13, [x9, #16]
 	WORD $0x3dc0054e // ldr q14, [x10, #16]
 	WORD $0xad4a404f // ldp q15, q16, [x2, #320]
@@ -2141,18 +2145,18 @@ loop3:
 	WORD $0x4faceac3 // sdot v3.4s, v22.16b, v12.4b[3]
 	WORD $0x4fadeac7 // sdot v7.4s, v22.16b, v13.4b[3]
 	WORD $0x4faeeacb // sdot v11.4s, v22.16b, v14.4b[3]
-	WORD $0x3dc000cc // ldr q12, [x6]
+	WORD $0x3dc0006c // ldr q12, [x3]
 	WORD $0x4e21798d // fcvtl2 v13.4s, v12.8h
 	WORD $0x0e21798c // fcvtl v12.4s, v12.4h
-	WORD $0xfd400092 // ldr d18, [x4]
-	WORD $0xad4044b0 // ldp q16, q17, [x5]
+	WORD $0xfd4000b2 // ldr d18, [x5]
+	WORD $0xad4044d0 // ldp q16, q17, [x6]
 	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
 	WORD $0x6e2cdc00 // fmul v0.4s, v0.4s, v12.4s
 	WORD $0x4f921010 // fmla v16.4s, v0.4s, v18.s[0]
 	WORD $0x4ebfd421 // fsub v1.4s, v1.4s, v31.4s
 	WORD $0x6e2ddc21 // fmul v1.4s, v1.4s, v13.4s
 	WORD $0x4f921031 // fmla v17.4s, v1.4s, v18.s[0]
-	WORD $0xad0044b0 // stp q16, q17, [x5]
+	WORD $0xad0044d0 // stp q16, q17, [x6]
 	WORD $0xfd400172 // ldr d18, [x11]
 	WORD $0xad4045f0 // ldp q16, q17, [x15]
 	WORD $0x4ebfd484 // fsub v4.4s, v4.4s, v31.4s
@@ -2171,18 +2175,18 @@ loop3:
 	WORD $0x6e2ddd29 // fmul v9.4s, v9.4s, v13.4s
 	WORD $0x4f921131 // fmla v17.4s, v9.4s, v18.s[0]
 	WORD $0xad004610 // stp q16, q17, [x16]
-	WORD $0x3dc004cc // ldr q12, [x6, #16]
+	WORD $0x3dc0046c // ldr q12, [x3, #16]
 	WORD $0x4e21798d // fcvtl2 v13.4s, v12.8h
 	WORD $0x0e21798c // fcvtl v12.4s, v12.4h
-	WORD $0xfd400092 // ldr d18, [x4]
-	WORD $0xad4144b0 // ldp q16, q17, [x5, #32]
+	WORD $0xfd4000b2 // ldr d18, [x5]
+	WORD $0xad4144d0 // ldp q16, q17, [x6, #32]
 	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
 	WORD $0x6e2cdc42 // fmul v2.4s, v2.4s, v12.4s
 	WORD $0x4f921050 // fmla v16.4s, v2.4s, v18.s[0]
 	WORD $0x4ebfd463 // fsub v3.4s, v3.4s, v31.4s
 	WORD $0x6e2ddc63 // fmul v3.4s, v3.4s, v13.4s
 	WORD $0x4f921071 // fmla v17.4s, v3.4s, v18.s[0]
-	WORD $0xad0144b0 // stp q16, q17, [x5, #32]
+	WORD $0xad0144d0 // stp q16, q17, [x6, #32]
 	WORD $0xfd400172 // ldr d18, [x11]
 	WORD $0xad4145f0 // ldp q16, q17, [x15, #32]
 	WORD $0x4ebfd4c6 // fsub v6.4s, v6.4s, v31.4s
@@ -2202,16 +2206,16 @@ loop3:
 	WORD $0x4f921171 // fmla v17.4s, v11.4s, v18.s[0]
 	WORD $0xad014610 // stp q16, q17, [x16, #32]
 	ADD $576, R2
-	ADD $576, R6
-	ADD $32, R3
-	ADD $8, R4
-	ADD $4, R7
+	ADD $576, R3
+	ADD $32, R4
+	ADD $8, R5
+	ADD $8, R7
 	ADD $32, R9
 	ADD $8, R11
-	ADD $4, R13
+	ADD $8, R13
 	ADD $32, R10
 	ADD $8, R12
-	ADD $4, R14
+	ADD $8, R14
 	SUBS $1, R1
 	BNE loop3
 	ADD $1, R0
@@ -2226,33 +2230,32 @@ rows4:
 half4:
 	MOVD blocks+16(FP), R1
 	MOVD w+8(FP), R2
-	MOVD q+24(FP), R3
-	MOVD s+32(FP), R4
-	MOVD y+48(FP), R5
-	ADD R0<<5, R2, R6
+	ADD R0<<5, R2, R3
 	ADD R0<<6, R2, R2
-	ADD R0<<6, R5, R5
+	MOVD q+24(FP), R4
+	MOVD s+32(FP), R5
+	MOVD y+48(FP), R6
+	ADD R0<<6, R6, R6
 	MOVD n+40(FP), R7
 	LSL $5, R1, R8
-	ADD R8<<0, R3, R9
+	ADD R8<<0, R4, R9
 	ADD R8<<0, R9, R10
 	ADD R8<<0, R10, R11
 	LSL $3, R1, R8
-	ADD R8<<0, R4, R12
+	ADD R8<<0, R5, R12
 	ADD R8<<0, R12, R13
 	ADD R8<<0, R13, R14
-	LSL $2, R1, R8
 	ADD R8<<0, R7, R15
 	ADD R8<<0, R15, R16
 	ADD R8<<0, R16, R17
 	MOVD stride+56(FP), R8
-	ADD R8<<0, R5, R19
+	ADD R8<<0, R6, R19
 	ADD R8<<0, R19, R20
 	ADD R8<<0, R20, R21
 	WORD $0x4f000414 // movi v20.4s, #0x0
 	WORD $0x4f000415 // movi v21.4s, #0x0
-	WORD $0xad0054b4 // stp q20, q21, [x5]
-	WORD $0xad0154b4 // stp q20, q21, [x5, #32]
+	WORD $0xad0054d4 // stp q20, q21, [x6]
+	WORD $0xad0154d4 // stp q20, q21, [x6, #32]
 	WORD $0xad005674 // stp q20, q21, [x19]
 	WORD $0xad015674 // stp q20, q21, [x19, #32]
 	WORD $0xad005694 // stp q20, q21, [x20]
@@ -2284,7 +2287,7 @@ loop4:
 	WORD $0x4eac1d8d // mov v13.16b, v12.16b
 	WORD $0x4eac1d8e // mov v14.16b, v12.16b
 	WORD $0x4eac1d8f // mov v15.16b, v12.16b
-	WORD $0x3dc00070 // ldr q16, [x3]
+	WORD $0x3dc00090 // ldr q16, [x4]
 	WORD $0x3dc00131 // ldr q17, [x9]
 	WORD $0x3dc00152 // ldr q18, [x10]
 	WORD $0x3dc00173 // ldr q19, [x11]
@@ -2372,7 +2375,7 @@ loop4:
 	WORD $0x4fb1eb67 // sdot v7.4s, v27.16b, v17.4b[3]
 	WORD $0x4fb2eb6b // sdot v11.4s, v27.16b, v18.4b[3]
 	WORD $0x4fb3eb6f // sdot v15.4s, v27.16b, v19.4b[3]
-	WORD $0x3dc00470 // ldr q16, [x3, #16]
+	WORD $0x3dc00490 // ldr q16, [x4, #16]
 	WORD $0x3dc00531 // ldr q17, [x9, #16]
 	WORD $0x3dc00552 // ldr q18, [x10, #16]
 	WORD $0x3dc00573 // ldr q19, [x11, #16]
@@ -2460,18 +2463,18 @@ loop4:
 	WORD $0x4fb1eb67 // sdot v7.4s, v27.16b, v17.4b[3]
 	WORD $0x4fb2eb6b // sdot v11.4s, v27.16b, v18.4b[3]
 	WORD $0x4fb3eb6f // sdot v15.4s, v27.16b, v19.4b[3]
-	WORD $0x3dc000d0 // ldr q16, [x6]
+	WORD $0x3dc00070 // ldr q16, [x3]
 	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
 	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
-	WORD $0xfd400096 // ldr d22, [x4]
-	WORD $0xad4054b4 // ldp q20, q21, [x5]
+	WORD $0xfd4000b6 // ldr d22, [x5]
+	WORD $0xad4054d4 // ldp q20, q21, [x6]
 	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
 	WORD $0x6e30dc00 // fmul v0.4s, v0.4s, v16.4s
 	WORD $0x4f961014 // fmla v20.4s, v0.4s, v22.s[0]
 	WORD $0x4ebfd421 // fsub v1.4s, v1.4s, v31.4s
 	WORD $0x6e31dc21 // fmul v1.4s, v1.4s, v17.4s
 	WORD $0x4f961035 // fmla v21.4s, v1.4s, v22.s[0]
-	WORD $0xad0054b4 // stp q20, q21, [x5]
+	WORD $0xad0054d4 // stp q20, q21, [x6]
 	WORD $0xfd400196 // ldr d22, [x12]
 	WORD $0xad405674 // ldp q20, q21, [x19]
 	WORD $0x4ebfd484 // fsub v4.4s, v4.4s, v31.4s
@@ -2499,18 +2502,18 @@ loop4:
 	WORD $0x6e31ddad // fmul v13.4s, v13.4s, v17.4s
 	WORD $0x4f9611b5 // fmla v21.4s, v13.4s, v22.s[0]
 	WORD $0xad0056b4 // stp q20, q21, [x21]
-	WORD $0x3dc004d0 // ldr q16, [x6, #16]
+	WORD $0x3dc00470 // ldr q16, [x3, #16]
 	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
 	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
-	WORD $0xfd400096 // ldr d22, [x4]
-	WORD $0xad4154b4 // ldp q20, q21, [x5, #32]
+	WORD $0xfd4000b6 // ldr d22, [x5]
+	WORD $0xad4154d4 // ldp q20, q21, [x6, #32]
 	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
 	WORD $0x6e30dc42 // fmul v2.4s, v2.4s, v16.4s
 	WORD $0x4f961054 // fmla v20.4s, v2.4s, v22.s[0]
 	WORD $0x4ebfd463 // fsub v3.4s, v3.4s, v31.4s
 	WORD $0x6e31dc63 // fmul v3.4s, v3.4s, v17.4s
 	WORD $0x4f961075 // fmla v21.4s, v3.4s, v22.s[0]
-	WORD $0xad0154b4 // stp q20, q21, [x5, #32]
+	WORD $0xad0154d4 // stp q20, q21, [x6, #32]
 	WORD $0xfd400196 // ldr d22, [x12]
 	WORD $0xad415674 // ldp q20, q21, [x19, #32]
 	WORD $0x4ebfd4c6 // fsub v6.4s, v6.4s, v31.4s
@@ -2539,19 +2542,19 @@ loop4:
 	WORD $0x4f9611f5 // fmla v21.4s, v15.4s, v22.s[0]
 	WORD $0xad0156b4 // stp q20, q21, [x21, #32]
 	ADD $576, R2
-	ADD $576, R6
-	ADD $32, R3
-	ADD $8, R4
-	ADD $4, R7
+	ADD $576, R3
+	ADD $32, R4
+	ADD $8, R5
+	ADD $8, R7
 	ADD $32, R9
 	ADD $8, R12
-	ADD $4, R15
+	ADD $8, R15
 	ADD $32, R10
 	ADD $8, R13
-	ADD $4, R16
+	ADD $8, R16
 	ADD $32, R11
 	ADD $8, R14
-	ADD $4, R17
+	ADD $8, R17
 	SUBS $1, R1
 	BNE loop4
 	ADD $1, R0
@@ -2566,37 +2569,36 @@ rows5:
 half5:
 	MOVD blocks+16(FP), R1
 	MOVD w+8(FP), R2
-	MOVD q+24(FP), R3
-	MOVD s+32(FP), R4
-	MOVD y+48(FP), R5
-	ADD R0<<5, R2, R6
+	ADD R0<<5, R2, R3
 	ADD R0<<6, R2, R2
-	ADD R0<<6, R5, R5
+	MOVD q+24(FP), R4
+	MOVD s+32(FP), R5
+	MOVD y+48(FP), R6
+	ADD R0<<6, R6, R6
 	MOVD n+40(FP), R7
 	LSL $5, R1, R8
-	ADD R8<<0, R3, R9
+	ADD R8<<0, R4, R9
 	ADD R8<<0, R9, R10
 	ADD R8<<0, R10, R11
 	ADD R8<<0, R11, R12
 	LSL $3, R1, R8
-	ADD R8<<0, R4, R13
+	ADD R8<<0, R5, R13
 	ADD R8<<0, R13, R14
 	ADD R8<<0, R14, R15
 	ADD R8<<0, R15, R16
-	LSL $2, R1, R8
 	ADD R8<<0, R7, R17
 	ADD R8<<0, R17, R19
 	ADD R8<<0, R19, R20
 	ADD R8<<0, R20, R21
 	MOVD stride+56(FP), R8
-	ADD R8<<0, R5, R22
+	ADD R8<<0, R6, R22
 	ADD R8<<0, R22, R23
 	ADD R8<<0, R23, R24
 	ADD R8<<0, R24, R25
 	WORD $0x4f000419 // movi v25.4s, #0x0
 	WORD $0x4f00041a // movi v26.4s, #0x0
-	WORD $0xad0068b9 // stp q25, q26, [x5]
-	WORD $0xad0168b9 // stp q25, q26, [x5, #32]
+	WORD $0xad0068d9 // stp q25, q26, [x6]
+	WORD $0xad0168d9 // stp q25, q26, [x6, #32]
 	WORD $0xad006ad9 // stp q25, q26, [x22]
 	WORD $0xad016ad9 // stp q25, q26, [x22, #32]
 	WORD $0xad006af9 // stp q25, q26, [x23]
@@ -2636,7 +2638,7 @@ loop5:
 	WORD $0x4eb01e11 // mov v17.16b, v16.16b
 	WORD $0x4eb01e12 // mov v18.16b, v16.16b
 	WORD $0x4eb01e13 // mov v19.16b, v16.16b
-	WORD $0x3dc00074 // ldr q20, [x3]
+	WORD $0x3dc00094 // ldr q20, [x4]
 	WORD $0x3dc00135 // ldr q21, [x9]
 	WORD $0x3dc00156 // ldr q22, [x10]
 	WORD $0x3dc00177 // ldr q23, [x11]
@@ -2741,7 +2743,7 @@ loop5:
 	WORD $0x4fb6eb8b // sdot v11.4s, v28.16b, v22.4b[3]
 	WORD $0x4fb7eb8f // sdot v15.4s, v28.16b, v23.4b[3]
 	WORD $0x4fb8eb93 // sdot v19.4s, v28.16b, v24.4b[3]
-	WORD $0x3dc00474 // ldr q20, [x3, #16]
+	WORD $0x3dc00494 // ldr q20, [x4, #16]
 	WORD $0x3dc00535 // ldr q21, [x9, #16]
 	WORD $0x3dc00556 // ldr q22, [x10, #16]
 	WORD $0x3dc00577 // ldr q23, [x11, #16]
@@ -2846,18 +2848,18 @@ loop5:
 	WORD $0x4fb6eb8b // sdot v11.4s, v28.16b, v22.4b[3]
 	WORD $0x4fb7eb8f // sdot v15.4s, v28.16b, v23.4b[3]
 	WORD $0x4fb8eb93 // sdot v19.4s, v28.16b, v24.4b[3]
-	WORD $0x3dc000d4 // ldr q20, [x6]
+	WORD $0x3dc00074 // ldr q20, [x3]
 	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
 	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
-	WORD $0xfd40009a // ldr d26, [x4]
-	WORD $0xad4064b8 // ldp q24, q25, [x5]
+	WORD $0xfd4000ba // ldr d26, [x5]
+	WORD $0xad4064d8 // ldp q24, q25, [x6]
 	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
 	WORD $0x6e34dc00 // fmul v0.4s, v0.4s, v20.4s
 	WORD $0x4f9a1018 // fmla v24.4s, v0.4s, v26.s[0]
 	WORD $0x4ebfd421 // fsub v1.4s, v1.4s, v31.4s
 	WORD $0x6e35dc21 // fmul v1.4s, v1.4s, v21.4s
 	WORD $0x4f9a1039 // fmla v25.4s, v1.4s, v26.s[0]
-	WORD $0xad0064b8 // stp q24, q25, [x5]
+	WORD $0xad0064d8 // stp q24, q25, [x6]
 	WORD $0xfd4001ba // ldr d26, [x13]
 	WORD $0xad4066d8 // ldp q24, q25, [x22]
 	WORD $0x4ebfd484 // fsub v4.4s, v4.4s, v31.4s
@@ -2894,18 +2896,18 @@ loop5:
 	WORD $0x6e35de31 // fmul v17.4s, v17.4s, v21.4s
 	WORD $0x4f9a1239 // fmla v25.4s, v17.4s, v26.s[0]
 	WORD $0xad006738 // stp q24, q25, [x25]
-	WORD $0x3dc004d4 // ldr q20, [x6, #16]
+	WORD $0x3dc00474 // ldr q20, [x3, #16]
 	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
 	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
-	WORD $0xfd40009a // ldr d26, [x4]
-	WORD $0xad4164b8 // ldp q24, q25, [x5, #32]
+	WORD $0xfd4000ba // ldr d26, [x5]
+	WORD $0xad4164d8 // ldp q24, q25, [x6, #32]
 	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
 	WORD $0x6e34dc42 // fmul v2.4s, v2.4s, v20.4s
 	WORD $0x4f9a1058 // fmla v24.4s, v2.4s, v26.s[0]
 	WORD $0x4ebfd463 // fsub v3.4s, v3.4s, v31.4s
 	WORD $0x6e35dc63 // fmul v3.4s, v3.4s, v21.4s
 	WORD $0x4f9a1079 // fmla v25.4s, v3.4s, v26.s[0]
-	WORD $0xad0164b8 // stp q24, q25, [x5, #32]
+	WORD $0xad0164d8 // stp q24, q25, [x6, #32]
 	WORD $0xfd4001ba // ldr d26, [x13]
 	WORD $0xad4166d8 // ldp q24, q25, [x22, #32]
 	WORD $0x4ebfd4c6 // fsub v6.4s, v6.4s, v31.4s
@@ -2943,22 +2945,22 @@ loop5:
 	WORD $0x4f9a1279 // fmla v25.4s, v19.4s, v26.s[0]
 	WORD $0xad016738 // stp q24, q25, [x25, #32]
 	ADD $576, R2
-	ADD $576, R6
-	ADD $32, R3
-	ADD $8, R4
-	ADD $4, R7
+	ADD $576, R3
+	ADD $32, R4
+	ADD $8, R5
+	ADD $8, R7
 	ADD $32, R9
 	ADD $8, R13
-	ADD $4, R17
+	ADD $8, R17
 	ADD $32, R10
 	ADD $8, R14
-	ADD $4, R19
+	ADD $8, R19
 	ADD $32, R11
 	ADD $8, R15
-	ADD $4, R20
+	ADD $8, R20
 	ADD $32, R12
 	ADD $8, R16
-	ADD $4, R21
+	ADD $8, R21
 	SUBS $1, R1
 	BNE loop5
 	ADD $1, R0
@@ -2971,20 +2973,20 @@ TEXT ·p5NEON(SB), NOSPLIT, $0-64
 	MOVD rows+0(FP), R0
 	CMP $5, R0
 	BEQ rows5
-	CMP $4, R0
-	BEQ rows4
-	CMP $3, R0
-	BEQ rows3
 	CMP $2, R0
 	BEQ rows2
+	WORD $0x4f00e5fe // movi v30.16b, #0xf
 	MOVD $0x4b400000, R0
 	VDUP R0, V31.S4
+	MOVD $0, R0
 	MOVD blocks+16(FP), R1
 	MOVD w+8(FP), R2
-	MOVD q+24(FP), R3
-	MOVD s+32(FP), R4
-	MOVD y+48(FP), R5
-	MOVD R2, R6
+	ADD R0<<5, R2, R3
+	ADD R0<<6, R2, R2
+	MOVD q+24(FP), R4
+	MOVD s+32(FP), R5
+	MOVD y+48(FP), R6
+	ADD R0<<6, R6, R6
 	WORD $0x4f000408 // movi v8.4s, #0x0
 	WORD $0x4f000409 // movi v9.4s, #0x0
 	WORD $0x4f00040a // movi v10.4s, #0x0
@@ -3002,115 +3004,407 @@ loop1:
 	WORD $0x4ebf1fe5 // mov v5.16b, v31.16b
 	WORD $0x4ebf1fe6 // mov v6.16b, v31.16b
 	WORD $0x4ebf1fe7 // mov v7.16b, v31.16b
-	WORD $0x3dc00070 // ldr q16, [x3]
+	WORD $0x3dc00090 // ldr q16, [x4]
 	WORD $0xad444851 // ldp q17, q18, [x2, #128]
 	WORD $0xad455053 // ldp q19, q20, [x2, #160]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b1 // sli v17.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
 	WORD $0x4f90e220 // sdot v0.4s, v17.16b, v16.4b[0]
 	WORD $0x4f90e241 // sdot v1.4s, v18.16b, v16.4b[0]
 	WORD $0x4f90e262 // sdot v2.4s, v19.16b, v16.4b[0]
 	WORD $0x4f90e283 // sdot v3.4s, v20.16b, v16.4b[0]
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x4fb0e2a0 // sdot v0.4s, v21.16b, v16.4b[1]
+	WORD $0x4fb0e2c1 // sdot v1.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb0e2e2 // sdot v2.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb0e303 // sdot v3.4s, v24.16b, v16.4b[1]
 	WORD $0xad464851 // ldp q17, q18, [x2, #192]
 	WORD $0xad475053 // ldp q19, q20, [x2, #224]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x3dc0b05d // ldr q29, [x2, #704]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b1 // sli v17.16b, v29.16b, #4
+	WORD $0x3dc0b45d // ldr q29, [x2, #720]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x3dc0b85d // ldr q29, [x2, #736]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc0bc5d // ldr q29, [x2, #752]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
 	WORD $0x4f90e224 // sdot v4.4s, v17.16b, v16.4b[0]
 	WORD $0x4f90e245 // sdot v5.4s, v18.16b, v16.4b[0]
 	WORD $0x4f90e266 // sdot v6.4s, v19.16b, v16.4b[0]
 	WORD $0x4f90e287 // sdot v7.4s, v20.16b, v16.4b[0]
+	WORD $0x3dc0b05d // ldr q29, [x2, #704]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x3dc0b45d // ldr q29, [x2, #720]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc0b85d // ldr q29, [x2, #736]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x3dc0bc5d // ldr q29, [x2, #752]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x4fb0e2a4 // sdot v4.4s, v21.16b, v16.4b[1]
+	WORD $0x4fb0e2c5 // sdot v5.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb0e2e6 // sdot v6.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb0e307 // sdot v7.4s, v24.16b, v16.4b[1]
 	WORD $0xad484851 // ldp q17, q18, [x2, #256]
 	WORD $0xad495053 // ldp q19, q20, [x2, #288]
-	WORD $0x4fb0e220 // sdot v0.4s, v17.16b, v16.4b[1]
-	WORD $0x4fb0e241 // sdot v1.4s, v18.16b, v16.4b[1]
-	WORD $0x4fb0e262 // sdot v2.4s, v19.16b, v16.4b[1]
-	WORD $0x4fb0e283 // sdot v3.4s, v20.16b, v16.4b[1]
-	WORD $0xad4a4851 // ldp q17, q18, [x2, #320]
-	WORD $0xad4b5053 // ldp q19, q20, [x2, #352]
-	WORD $0x4fb0e224 // sdot v4.4s, v17.16b, v16.4b[1]
-	WORD $0x4fb0e245 // sdot v5.4s, v18.16b, v16.4b[1]
-	WORD $0x4fb0e266 // sdot v6.4s, v19.16b, v16.4b[1]
-	WORD $0x4fb0e287 // sdot v7.4s, v20.16b, v16.4b[1]
-	WORD $0xad4c4851 // ldp q17, q18, [x2, #384]
-	WORD $0xad4d5053 // ldp q19, q20, [x2, #416]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b1 // sli v17.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
 	WORD $0x4f90ea20 // sdot v0.4s, v17.16b, v16.4b[2]
 	WORD $0x4f90ea41 // sdot v1.4s, v18.16b, v16.4b[2]
 	WORD $0x4f90ea62 // sdot v2.4s, v19.16b, v16.4b[2]
 	WORD $0x4f90ea83 // sdot v3.4s, v20.16b, v16.4b[2]
-	WORD $0xad4e4851 // ldp q17, q18, [x2, #448]
-	WORD $0xad4f5053 // ldp q19, q20, [x2, #480]
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x4fb0eaa0 // sdot v0.4s, v21.16b, v16.4b[3]
+	WORD $0x4fb0eac1 // sdot v1.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb0eae2 // sdot v2.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb0eb03 // sdot v3.4s, v24.16b, v16.4b[3]
+	WORD $0xad4a4851 // ldp q17, q18, [x2, #320]
+	WORD $0xad4b5053 // ldp q19, q20, [x2, #352]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x3dc0b05d // ldr q29, [x2, #704]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b1 // sli v17.16b, v29.16b, #4
+	WORD $0x3dc0b45d // ldr q29, [x2, #720]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x3dc0b85d // ldr q29, [x2, #736]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc0bc5d // ldr q29, [x2, #752]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
 	WORD $0x4f90ea24 // sdot v4.4s, v17.16b, v16.4b[2]
 	WORD $0x4f90ea45 // sdot v5.4s, v18.16b, v16.4b[2]
 	WORD $0x4f90ea66 // sdot v6.4s, v19.16b, v16.4b[2]
 	WORD $0x4f90ea87 // sdot v7.4s, v20.16b, v16.4b[2]
-	WORD $0xad504851 // ldp q17, q18, [x2, #512]
-	WORD $0xad515053 // ldp q19, q20, [x2, #544]
-	WORD $0x4fb0ea20 // sdot v0.4s, v17.16b, v16.4b[3]
-	WORD $0x4fb0ea41 // sdot v1.4s, v18.16b, v16.4b[3]
-	WORD $0x4fb0ea62 // sdot v2.4s, v19.16b, v16.4b[3]
-	WORD $0x4fb0ea83 // sdot v3.4s, v20.16b, v16.4b[3]
-	WORD $0xad524851 // ldp q17, q18, [x2, #576]
-	WORD $0xad535053 // ldp q19, q20, [x2, #608]
-	WORD $0x4fb0ea24 // sdot v4.4s, v17.16b, v16.4b[3]
-	WORD $0x4fb0ea45 // sdot v5.4s, v18.16b, v16.4b[3]
-	WORD $0x4fb0ea66 // sdot v6.4s, v19.16b, v16.4b[3]
-	WORD $0x4fb0ea87 // sdot v7.4s, v20.16b, v16.4b[3]
-	WORD $0x3dc00470 // ldr q16, [x3, #16]
-	WORD $0xad544851 // ldp q17, q18, [x2, #640]
-	WORD $0xad555053 // ldp q19, q20, [x2, #672]
+	WORD $0x3dc0b05d // ldr q29, [x2, #704]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x3dc0b45d // ldr q29, [x2, #720]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc0b85d // ldr q29, [x2, #736]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x3dc0bc5d // ldr q29, [x2, #752]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x4fb0eaa4 // sdot v4.4s, v21.16b, v16.4b[3]
+	WORD $0x4fb0eac5 // sdot v5.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb0eae6 // sdot v6.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb0eb07 // sdot v7.4s, v24.16b, v16.4b[3]
+	WORD $0x3dc00490 // ldr q16, [x4, #16]
+	WORD $0xad4c4851 // ldp q17, q18, [x2, #384]
+	WORD $0xad4d5053 // ldp q19, q20, [x2, #416]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b1 // sli v17.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
 	WORD $0x4f90e220 // sdot v0.4s, v17.16b, v16.4b[0]
 	WORD $0x4f90e241 // sdot v1.4s, v18.16b, v16.4b[0]
 	WORD $0x4f90e262 // sdot v2.4s, v19.16b, v16.4b[0]
 	WORD $0x4f90e283 // sdot v3.4s, v20.16b, v16.4b[0]
-	WORD $0xad564851 // ldp q17, q18, [x2, #704]
-	WORD $0xad575053 // ldp q19, q20, [x2, #736]
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x4fb0e2a0 // sdot v0.4s, v21.16b, v16.4b[1]
+	WORD $0x4fb0e2c1 // sdot v1.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb0e2e2 // sdot v2.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb0e303 // sdot v3.4s, v24.16b, v16.4b[1]
+	WORD $0xad4e4851 // ldp q17, q18, [x2, #448]
+	WORD $0xad4f5053 // ldp q19, q20, [x2, #480]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x3dc0b05d // ldr q29, [x2, #704]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b1 // sli v17.16b, v29.16b, #4
+	WORD $0x3dc0b45d // ldr q29, [x2, #720]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x3dc0b85d // ldr q29, [x2, #736]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc0bc5d // ldr q29, [x2, #752]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
 	WORD $0x4f90e224 // sdot v4.4s, v17.16b, v16.4b[0]
 	WORD $0x4f90e245 // sdot v5.4s, v18.16b, v16.4b[0]
 	WORD $0x4f90e266 // sdot v6.4s, v19.16b, v16.4b[0]
 	WORD $0x4f90e287 // sdot v7.4s, v20.16b, v16.4b[0]
-	WORD $0xad584851 // ldp q17, q18, [x2, #768]
-	WORD $0xad595053 // ldp q19, q20, [x2, #800]
-	WORD $0x4fb0e220 // sdot v0.4s, v17.16b, v16.4b[1]
-	WORD $0x4fb0e241 // sdot v1.4s, v18.16b, v16.4b[1]
-	WORD $0x4fb0e262 // sdot v2.4s, v19.16b, v16.4b[1]
-	WORD $0x4fb0e283 // sdot v3.4s, v20.16b, v16.4b[1]
-	WORD $0xad5a4851 // ldp q17, q18, [x2, #832]
-	WORD $0xad5b5053 // ldp q19, q20, [x2, #864]
-	WORD $0x4fb0e224 // sdot v4.4s, v17.16b, v16.4b[1]
-	WORD $0x4fb0e245 // sdot v5.4s, v18.16b, v16.4b[1]
-	WORD $0x4fb0e266 // sdot v6.4s, v19.16b, v16.4b[1]
-	WORD $0x4fb0e287 // sdot v7.4s, v20.16b, v16.4b[1]
-	WORD $0xad5c4851 // ldp q17, q18, [x2, #896]
-	WORD $0xad5d5053 // ldp q19, q20, [x2, #928]
+	WORD $0x3dc0b05d // ldr q29, [x2, #704]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x3dc0b45d // ldr q29, [x2, #720]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc0b85d // ldr q29, [x2, #736]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x3dc0bc5d // ldr q29, [x2, #752]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x4fb0e2a4 // sdot v4.4s, v21.16b, v16.4b[1]
+	WORD $0x4fb0e2c5 // sdot v5.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb0e2e6 // sdot v6.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb0e307 // sdot v7.4s, v24.16b, v16.4b[1]
+	WORD $0xad504851 // ldp q17, q18, [x2, #512]
+	WORD $0xad515053 // ldp q19, q20, [x2, #544]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b1 // sli v17.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
 	WORD $0x4f90ea20 // sdot v0.4s, v17.16b, v16.4b[2]
 	WORD $0x4f90ea41 // sdot v1.4s, v18.16b, v16.4b[2]
 	WORD $0x4f90ea62 // sdot v2.4s, v19.16b, v16.4b[2]
 	WORD $0x4f90ea83 // sdot v3.4s, v20.16b, v16.4b[2]
-	WORD $0xad5e4851 // ldp q17, q18, [x2, #960]
-	WORD $0xad5f5053 // ldp q19, q20, [x2, #992]
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x4fb0eaa0 // sdot v0.4s, v21.16b, v16.4b[3]
+	WORD $0x4fb0eac1 // sdot v1.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb0eae2 // sdot v2.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb0eb03 // sdot v3.4s, v24.16b, v16.4b[3]
+	WORD $0xad524851 // ldp q17, q18, [x2, #576]
+	WORD $0xad535053 // ldp q19, q20, [x2, #608]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x3dc0b05d // ldr q29, [x2, #704]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b1 // sli v17.16b, v29.16b, #4
+	WORD $0x3dc0b45d // ldr q29, [x2, #720]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x3dc0b85d // ldr q29, [x2, #736]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc0bc5d // ldr q29, [x2, #752]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
 	WORD $0x4f90ea24 // sdot v4.4s, v17.16b, v16.4b[2]
 	WORD $0x4f90ea45 // sdot v5.4s, v18.16b, v16.4b[2]
 	WORD $0x4f90ea66 // sdot v6.4s, v19.16b, v16.4b[2]
 	WORD $0x4f90ea87 // sdot v7.4s, v20.16b, v16.4b[2]
-	WORD $0x3dc10051 // ldr q17, [x2, #1024]
-	WORD $0x3dc10452 // ldr q18, [x2, #1040]
-	WORD $0x3dc10853 // ldr q19, [x2, #1056]
-	WORD $0x3dc10c54 // ldr q20, [x2, #1072]
-	WORD $0x4fb0ea20 // sdot v0.4s, v17.16b, v16.4b[3]
-	WORD $0x4fb0ea41 // sdot v1.4s, v18.16b, v16.4b[3]
-	WORD $0x4fb0ea62 // sdot v2.4s, v19.16b, v16.4b[3]
-	WORD $0x4fb0ea83 // sdot v3.4s, v20.16b, v16.4b[3]
-	WORD $0x3dc11051 // ldr q17, [x2, #1088]
-	WORD $0x3dc11452 // ldr q18, [x2, #1104]
-	WORD $0x3dc11853 // ldr q19, [x2, #1120]
-	WORD $0x3dc11c54 // ldr q20, [x2, #1136]
-	WORD $0x4fb0ea24 // sdot v4.4s, v17.16b, v16.4b[3]
-	WORD $0x4fb0ea45 // sdot v5.4s, v18.16b, v16.4b[3]
-	WORD $0x4fb0ea66 // sdot v6.4s, v19.16b, v16.4b[3]
-	WORD $0x4fb0ea87 // sdot v7.4s, v20.16b, v16.4b[3]
-	WORD $0x3dc000d0 // ldr q16, [x6]
+	WORD $0x3dc0b05d // ldr q29, [x2, #704]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x3dc0b45d // ldr q29, [x2, #720]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc0b85d // ldr q29, [x2, #736]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x3dc0bc5d // ldr q29, [x2, #752]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x4fb0eaa4 // sdot v4.4s, v21.16b, v16.4b[3]
+	WORD $0x4fb0eac5 // sdot v5.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb0eae6 // sdot v6.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb0eb07 // sdot v7.4s, v24.16b, v16.4b[3]
+	WORD $0x3dc00070 // ldr q16, [x3]
 	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
 	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
-	WORD $0x3dc010d2 // ldr q18, [x6, #64]
+	WORD $0x3dc01072 // ldr q18, [x3, #64]
 	WORD $0x4e217a53 // fcvtl2 v19.4s, v18.8h
 	WORD $0x0e217a52 // fcvtl v18.4s, v18.4h
-	WORD $0xfd400096 // ldr d22, [x4]
+	WORD $0xfd4000b6 // ldr d22, [x5]
 	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
 	WORD $0x6e30dc00 // fmul v0.4s, v0.4s, v16.4s
 	WORD $0x4f961008 // fmla v8.4s, v0.4s, v22.s[0]
@@ -3119,13 +3413,13 @@ loop1:
 	WORD $0x6e31dc21 // fmul v1.4s, v1.4s, v17.4s
 	WORD $0x4f961029 // fmla v9.4s, v1.4s, v22.s[0]
 	WORD $0x4fb61269 // fmla v9.4s, v19.4s, v22.s[1]
-	WORD $0x3dc004d0 // ldr q16, [x6, #16]
+	WORD $0x3dc00470 // ldr q16, [x3, #16]
 	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
 	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
-	WORD $0x3dc014d2 // ldr q18, [x6, #80]
+	WORD $0x3dc01472 // ldr q18, [x3, #80]
 	WORD $0x4e217a53 // fcvtl2 v19.4s, v18.8h
 	WORD $0x0e217a52 // fcvtl v18.4s, v18.4h
-	WORD $0xfd400096 // ldr d22, [x4]
+	WORD $0xfd4000b6 // ldr d22, [x5]
 	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
 	WORD $0x6e30dc42 // fmul v2.4s, v2.4s, v16.4s
 	WORD $0x4f96104a // fmla v10.4s, v2.4s, v22.s[0]
@@ -3134,13 +3428,13 @@ loop1:
 	WORD $0x6e31dc63 // fmul v3.4s, v3.4s, v17.4s
 	WORD $0x4f96106b // fmla v11.4s, v3.4s, v22.s[0]
 	WORD $0x4fb6126b // fmla v11.4s, v19.4s, v22.s[1]
-	WORD $0x3dc008d0 // ldr q16, [x6, #32]
+	WORD $0x3dc00870 // ldr q16, [x3, #32]
 	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
 	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
-	WORD $0x3dc018d2 // ldr q18, [x6, #96]
+	WORD $0x3dc01872 // ldr q18, [x3, #96]
 	WORD $0x4e217a53 // fcvtl2 v19.4s, v18.8h
 	WORD $0x0e217a52 // fcvtl v18.4s, v18.4h
-	WORD $0xfd400096 // ldr d22, [x4]
+	WORD $0xfd4000b6 // ldr d22, [x5]
 	WORD $0x4ebfd484 // fsub v4.4s, v4.4s, v31.4s
 	WORD $0x6e30dc84 // fmul v4.4s, v4.4s, v16.4s
 	WORD $0x4f96108c // fmla v12.4s, v4.4s, v22.s[0]
@@ -3149,13 +3443,13 @@ loop1:
 	WORD $0x6e31dca5 // fmul v5.4s, v5.4s, v17.4s
 	WORD $0x4f9610ad // fmla v13.4s, v5.4s, v22.s[0]
 	WORD $0x4fb6126d // fmla v13.4s, v19.4s, v22.s[1]
-	WORD $0x3dc00cd0 // ldr q16, [x6, #48]
+	WORD $0x3dc00c70 // ldr q16, [x3, #48]
 	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
 	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
-	WORD $0x3dc01cd2 // ldr q18, [x6, #112]
+	WORD $0x3dc01c72 // ldr q18, [x3, #112]
 	WORD $0x4e217a53 // fcvtl2 v19.4s, v18.8h
 	WORD $0x0e217a52 // fcvtl v18.4s, v18.4h
-	WORD $0xfd400096 // ldr d22, [x4]
+	WORD $0xfd4000b6 // ldr d22, [x5]
 	WORD $0x4ebfd4c6 // fsub v6.4s, v6.4s, v31.4s
 	WORD $0x6e30dcc6 // fmul v6.4s, v6.4s, v16.4s
 	WORD $0x4f9610ce // fmla v14.4s, v6.4s, v22.s[0]
@@ -3164,36 +3458,37 @@ loop1:
 	WORD $0x6e31dce7 // fmul v7.4s, v7.4s, v17.4s
 	WORD $0x4f9610ef // fmla v15.4s, v7.4s, v22.s[0]
 	WORD $0x4fb6126f // fmla v15.4s, v19.4s, v22.s[1]
-	ADD $1152, R2
-	ADD $1152, R6
-	ADD $32, R3
-	ADD $8, R4
+	ADD $768, R2
+	ADD $768, R3
+	ADD $32, R4
+	ADD $8, R5
 	SUBS $1, R1
 	BNE loop1
-	WORD $0xad0024a8 // stp q8, q9, [x5]
-	WORD $0xad012caa // stp q10, q11, [x5, #32]
-	WORD $0xad0234ac // stp q12, q13, [x5, #64]
-	WORD $0xad033cae // stp q14, q15, [x5, #96]
+	WORD $0xad0024c8 // stp q8, q9, [x6]
+	WORD $0xad012cca // stp q10, q11, [x6, #32]
+	WORD $0xad0234cc // stp q12, q13, [x6, #64]
+	WORD $0xad033cce // stp q14, q15, [x6, #96]
 	RET
 rows2:
+	WORD $0x4f00e5fe // movi v30.16b, #0xf
 	MOVD $0x4b400000, R0
 	VDUP R0, V31.S4
 	MOVD $0, R0
 half2:
 	MOVD blocks+16(FP), R1
 	MOVD w+8(FP), R2
-	MOVD q+24(FP), R3
-	MOVD s+32(FP), R4
-	MOVD y+48(FP), R5
-	ADD R0<<5, R2, R6
+	ADD R0<<5, R2, R3
 	ADD R0<<6, R2, R2
-	ADD R0<<6, R5, R5
+	MOVD q+24(FP), R4
+	MOVD s+32(FP), R5
+	MOVD y+48(FP), R6
+	ADD R0<<6, R6, R6
 	LSL $5, R1, R7
-	ADD R7<<0, R3, R8
+	ADD R7<<0, R4, R8
 	LSL $3, R1, R7
-	ADD R7<<0, R4, R9
+	ADD R7<<0, R5, R9
 	MOVD stride+56(FP), R7
-	ADD R7<<0, R5, R10
+	ADD R7<<0, R6, R10
 	WORD $0x4f000408 // movi v8.4s, #0x0
 	WORD $0x4f000409 // movi v9.4s, #0x0
 	WORD $0x4f00040a // movi v10.4s, #0x0
@@ -3211,10 +3506,34 @@ loop2:
 	WORD $0x4ebf1fe5 // mov v5.16b, v31.16b
 	WORD $0x4ebf1fe6 // mov v6.16b, v31.16b
 	WORD $0x4ebf1fe7 // mov v7.16b, v31.16b
-	WORD $0x3dc00070 // ldr q16, [x3]
+	WORD $0x3dc00090 // ldr q16, [x4]
 	WORD $0x3dc00111 // ldr q17, [x8]
 	WORD $0xad444c52 // ldp q18, q19, [x2, #128]
 	WORD $0xad455454 // ldp q20, q21, [x2, #160]
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x6f0c06b9 // ushr v25.16b, v21.16b, #4
+	WORD $0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
 	WORD $0x4f90e240 // sdot v0.4s, v18.16b, v16.4b[0]
 	WORD $0x4f91e244 // sdot v4.4s, v18.16b, v17.4b[0]
 	WORD $0x4f90e261 // sdot v1.4s, v19.16b, v16.4b[0]
@@ -3223,18 +3542,56 @@ loop2:
 	WORD $0x4f91e286 // sdot v6.4s, v20.16b, v17.4b[0]
 	WORD $0x4f90e2a3 // sdot v3.4s, v21.16b, v16.4b[0]
 	WORD $0x4f91e2a7 // sdot v7.4s, v21.16b, v17.4b[0]
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x4fb0e2c0 // sdot v0.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb1e2c4 // sdot v4.4s, v22.16b, v17.4b[1]
+	WORD $0x4fb0e2e1 // sdot v1.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb1e2e5 // sdot v5.4s, v23.16b, v17.4b[1]
+	WORD $0x4fb0e302 // sdot v2.4s, v24.16b, v16.4b[1]
+	WORD $0x4fb1e306 // sdot v6.4s, v24.16b, v17.4b[1]
+	WORD $0x4fb0e323 // sdot v3.4s, v25.16b, v16.4b[1]
+	WORD $0x4fb1e327 // sdot v7.4s, v25.16b, v17.4b[1]
 	WORD $0xad484c52 // ldp q18, q19, [x2, #256]
 	WORD $0xad495454 // ldp q20, q21, [x2, #288]
-	WORD $0x4fb0e240 // sdot v0.4s, v18.16b, v16.4b[1]
-	WORD $0x4fb1e244 // sdot v4.4s, v18.16b, v17.4b[1]
-	WORD $0x4fb0e261 // sdot v1.4s, v19.16b, v16.4b[1]
-	WORD $0x4fb1e265 // sdot v5.4s, v19.16b, v17.4b[1]
-	WORD $0x4fb0e282 // sdot v2.4s, v20.16b, v16.4b[1]
-	WORD $0x4fb1e286 // sdot v6.4s, v20.16b, v17.4b[1]
-	WORD $0x4fb0e2a3 // sdot v3.4s, v21.16b, v16.4b[1]
-	WORD $0x4fb1e2a7 // sdot v7.4s, v21.16b, v17.4b[1]
-	WORD $0xad4c4c52 // ldp q18, q19, [x2, #384]
-	WORD $0xad4d5454 // ldp q20, q21, [x2, #416]
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x6f0c06b9 // ushr v25.16b, v21.16b, #4
+	WORD $0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
 	WORD $0x4f90ea40 // sdot v0.4s, v18.16b, v16.4b[2]
 	WORD $0x4f91ea44 // sdot v4.4s, v18.16b, v17.4b[2]
 	WORD $0x4f90ea61 // sdot v1.4s, v19.16b, v16.4b[2]
@@ -3243,20 +3600,58 @@ loop2:
 	WORD $0x4f91ea86 // sdot v6.4s, v20.16b, v17.4b[2]
 	WORD $0x4f90eaa3 // sdot v3.4s, v21.16b, v16.4b[2]
 	WORD $0x4f91eaa7 // sdot v7.4s, v21.16b, v17.4b[2]
-	WORD $0xad504c52 // ldp q18, q19, [x2, #512]
-	WORD $0xad515454 // ldp q20, q21, [x2, #544]
-	WORD $0x4fb0ea40 // sdot v0.4s, v18.16b, v16.4b[3]
-	WORD $0x4fb1ea44 // sdot v4.4s, v18.16b, v17.4b[3]
-	WORD $0x4fb0ea61 // sdot v1.4s, v19.16b, v16.4b[3]
-	WORD $0x4fb1ea65 // sdot v5.4s, v19.16b, v17.4b[3]
-	WORD $0x4fb0ea82 // sdot v2.4s, v20.16b, v16.4b[3]
-	WORD $0x4fb1ea86 // sdot v6.4s, v20.16b, v17.4b[3]
-	WORD $0x4fb0eaa3 // sdot v3.4s, v21.16b, v16.4b[3]
-	WORD $0x4fb1eaa7 // sdot v7.4s, v21.16b, v17.4b[3]
-	WORD $0x3dc00470 // ldr q16, [x3, #16]
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x4fb0eac0 // sdot v0.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb1eac4 // sdot v4.4s, v22.16b, v17.4b[3]
+	WORD $0x4fb0eae1 // sdot v1.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb1eae5 // sdot v5.4s, v23.16b, v17.4b[3]
+	WORD $0x4fb0eb02 // sdot v2.4s, v24.16b, v16.4b[3]
+	WORD $0x4fb1eb06 // sdot v6.4s, v24.16b, v17.4b[3]
+	WORD $0x4fb0eb23 // sdot v3.4s, v25.16b, v16.4b[3]
+	WORD $0x4fb1eb27 // sdot v7.4s, v25.16b, v17.4b[3]
+	WORD $0x3dc00490 // ldr q16, [x4, #16]
 	WORD $0x3dc00511 // ldr q17, [x8, #16]
-	WORD $0xad544c52 // ldp q18, q19, [x2, #640]
-	WORD $0xad555454 // ldp q20, q21, [x2, #672]
+	WORD $0xad4c4c52 // ldp q18, q19, [x2, #384]
+	WORD $0xad4d5454 // ldp q20, q21, [x2, #416]
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x6f0c06b9 // ushr v25.16b, v21.16b, #4
+	WORD $0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
 	WORD $0x4f90e240 // sdot v0.4s, v18.16b, v16.4b[0]
 	WORD $0x4f91e244 // sdot v4.4s, v18.16b, v17.4b[0]
 	WORD $0x4f90e261 // sdot v1.4s, v19.16b, v16.4b[0]
@@ -3265,18 +3660,56 @@ loop2:
 	WORD $0x4f91e286 // sdot v6.4s, v20.16b, v17.4b[0]
 	WORD $0x4f90e2a3 // sdot v3.4s, v21.16b, v16.4b[0]
 	WORD $0x4f91e2a7 // sdot v7.4s, v21.16b, v17.4b[0]
-	WORD $0xad584c52 // ldp q18, q19, [x2, #768]
-	WORD $0xad595454 // ldp q20, q21, [x2, #800]
-	WORD $0x4fb0e240 // sdot v0.4s, v18.16b, v16.4b[1]
-	WORD $0x4fb1e244 // sdot v4.4s, v18.16b, v17.4b[1]
-	WORD $0x4fb0e261 // sdot v1.4s, v19.16b, v16.4b[1]
-	WORD $0x4fb1e265 // sdot v5.4s, v19.16b, v17.4b[1]
-	WORD $0x4fb0e282 // sdot v2.4s, v20.16b, v16.4b[1]
-	WORD $0x4fb1e286 // sdot v6.4s, v20.16b, v17.4b[1]
-	WORD $0x4fb0e2a3 // sdot v3.4s, v21.16b, v16.4b[1]
-	WORD $0x4fb1e2a7 // sdot v7.4s, v21.16b, v17.4b[1]
-	WORD $0xad5c4c52 // ldp q18, q19, [x2, #896]
-	WORD $0xad5d5454 // ldp q20, q21, [x2, #928]
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x4fb0e2c0 // sdot v0.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb1e2c4 // sdot v4.4s, v22.16b, v17.4b[1]
+	WORD $0x4fb0e2e1 // sdot v1.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb1e2e5 // sdot v5.4s, v23.16b, v17.4b[1]
+	WORD $0x4fb0e302 // sdot v2.4s, v24.16b, v16.4b[1]
+	WORD $0x4fb1e306 // sdot v6.4s, v24.16b, v17.4b[1]
+	WORD $0x4fb0e323 // sdot v3.4s, v25.16b, v16.4b[1]
+	WORD $0x4fb1e327 // sdot v7.4s, v25.16b, v17.4b[1]
+	WORD $0xad504c52 // ldp q18, q19, [x2, #512]
+	WORD $0xad515454 // ldp q20, q21, [x2, #544]
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x6f0c06b9 // ushr v25.16b, v21.16b, #4
+	WORD $0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
 	WORD $0x4f90ea40 // sdot v0.4s, v18.16b, v16.4b[2]
 	WORD $0x4f91ea44 // sdot v4.4s, v18.16b, v17.4b[2]
 	WORD $0x4f90ea61 // sdot v1.4s, v19.16b, v16.4b[2]
@@ -3285,25 +3718,33 @@ loop2:
 	WORD $0x4f91ea86 // sdot v6.4s, v20.16b, v17.4b[2]
 	WORD $0x4f90eaa3 // sdot v3.4s, v21.16b, v16.4b[2]
 	WORD $0x4f91eaa7 // sdot v7.4s, v21.16b, v17.4b[2]
-	WORD $0x3dc10052 // ldr q18, [x2, #1024]
-	WORD $0x3dc10453 // ldr q19, [x2, #1040]
-	WORD $0x3dc10854 // ldr q20, [x2, #1056]
-	WORD $0x3dc10c55 // ldr q21, [x2, #1072]
-	WORD $0x4fb0ea40 // sdot v0.4s, v18.16b, v16.4b[3]
-	WORD $0x4fb1ea44 // sdot v4.4s, v18.16b, v17.4b[3]
-	WORD $0x4fb0ea61 // sdot v1.4s, v19.16b, v16.4b[3]
-	WORD $0x4fb1ea65 // sdot v5.4s, v19.16b, v17.4b[3]
-	WORD $0x4fb0ea82 // sdot v2.4s, v20.16b, v16.4b[3]
-	WORD $0x4fb1ea86 // sdot v6.4s, v20.16b, v17.4b[3]
-	WORD $0x4fb0eaa3 // sdot v3.4s, v21.16b, v16.4b[3]
-	WORD $0x4fb1eaa7 // sdot v7.4s, v21.16b, v17.4b[3]
-	WORD $0x3dc000d0 // ldr q16, [x6]
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x4fb0eac0 // sdot v0.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb1eac4 // sdot v4.4s, v22.16b, v17.4b[3]
+	WORD $0x4fb0eae1 // sdot v1.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb1eae5 // sdot v5.4s, v23.16b, v17.4b[3]
+	WORD $0x4fb0eb02 // sdot v2.4s, v24.16b, v16.4b[3]
+	WORD $0x4fb1eb06 // sdot v6.4s, v24.16b, v17.4b[3]
+	WORD $0x4fb0eb23 // sdot v3.4s, v25.16b, v16.4b[3]
+	WORD $0x4fb1eb27 // sdot v7.4s, v25.16b, v17.4b[3]
+	WORD $0x3dc00070 // ldr q16, [x3]
 	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
 	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
-	WORD $0x3dc010d2 // ldr q18, [x6, #64]
+	WORD $0x3dc01072 // ldr q18, [x3, #64]
 	WORD $0x4e217a53 // fcvtl2 v19.4s, v18.8h
 	WORD $0x0e217a52 // fcvtl v18.4s, v18.4h
-	WORD $0xfd400096 // ldr d22, [x4]
+	WORD $0xfd4000b6 // ldr d22, [x5]
 	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
 	WORD $0x6e30dc00 // fmul v0.4s, v0.4s, v16.4s
 	WORD $0x4f961008 // fmla v8.4s, v0.4s, v22.s[0]
@@ -3321,13 +3762,13 @@ loop2:
 	WORD $0x6e31dca5 // fmul v5.4s, v5.4s, v17.4s
 	WORD $0x4f9610ad // fmla v13.4s, v5.4s, v22.s[0]
 	WORD $0x4fb6126d // fmla v13.4s, v19.4s, v22.s[1]
-	WORD $0x3dc004d0 // ldr q16, [x6, #16]
+	WORD $0x3dc00470 // ldr q16, [x3, #16]
 	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
 	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
-	WORD $0x3dc014d2 // ldr q18, [x6, #80]
+	WORD $0x3dc01472 // ldr q18, [x3, #80]
 	WORD $0x4e217a53 // fcvtl2 v19.4s, v18.8h
 	WORD $0x0e217a52 // fcvtl v18.4s, v18.4h
-	WORD $0xfd400096 // ldr d22, [x4]
+	WORD $0xfd4000b6 // ldr d22, [x5]
 	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
 	WORD $0x6e30dc42 // fmul v2.4s, v2.4s, v16.4s
 	WORD $0x4f96104a // fmla v10.4s, v2.4s, v22.s[0]
@@ -3345,631 +3786,55 @@ loop2:
 	WORD $0x6e31dce7 // fmul v7.4s, v7.4s, v17.4s
 	WORD $0x4f9610ef // fmla v15.4s, v7.4s, v22.s[0]
 	WORD $0x4fb6126f // fmla v15.4s, v19.4s, v22.s[1]
-	ADD $1152, R2
-	ADD $1152, R6
-	ADD $32, R3
-	ADD $8, R4
+	ADD $768, R2
+	ADD $768, R3
+	ADD $32, R4
+	ADD $8, R5
 	ADD $32, R8
 	ADD $8, R9
 	SUBS $1, R1
 	BNE loop2
-	WORD $0xad0024a8 // stp q8, q9, [x5]
-	WORD $0xad012caa // stp q10, q11, [x5, #32]
+	WORD $0xad0024c8 // stp q8, q9, [x6]
+	WORD $0xad012cca // stp q10, q11, [x6, #32]
 	WORD $0xad00354c // stp q12, q13, [x10]
 	WORD $0xad013d4e // stp q14, q15, [x10, #32]
 	ADD $1, R0
 	CMP $2, R0
 	BNE half2
 	RET
-rows3:
-	MOVD $0x4b400000, R0
-	VDUP R0, V31.S4
-	MOVD $0, R0
-half3:
-	MOVD blocks+16(FP), R1
-	MOVD w+8(FP), R2
-	MOVD q+24(FP), R3
-	MOVD s+32(FP), R4
-	MOVD y+48(FP), R5
-	ADD R0<<5, R2, R6
-	ADD R0<<6, R2, R2
-	ADD R0<<6, R5, R5
-	LSL $5, R1, R7
-	ADD R7<<0, R3, R8
-	ADD R7<<0, R8, R9
-	LSL $3, R1, R7
-	ADD R7<<0, R4, R10
-	ADD R7<<0, R10, R11
-	MOVD stride+56(FP), R7
-	ADD R7<<0, R5, R12
-	ADD R7<<0, R12, R13
-	WORD $0x4f00040f // movi v15.4s, #0x0
-	WORD $0x4f000410 // movi v16.4s, #0x0
-	WORD $0xad0040af // stp q15, q16, [x5]
-	WORD $0xad0140af // stp q15, q16, [x5, #32]
-	WORD $0xad00418f // stp q15, q16, [x12]
-	WORD $0xad01418f // stp q15, q16, [x12, #32]
-	WORD $0xad0041af // stp q15, q16, [x13]
-	WORD $0xad0141af // stp q15, q16, [x13, #32]
-loop3:
-	WORD $0x4ebf1fe0 // mov v0.16b, v31.16b
-	WORD $0x4ebf1fe1 // mov v1.16b, v31.16b
-	WORD $0x4ebf1fe2 // mov v2.16b, v31.16b
-	WORD $0x4ebf1fe3 // mov v3.16b, v31.16b
-	WORD $0x4ebf1fe4 // mov v4.16b, v31.16b
-	WORD $0x4ebf1fe5 // mov v5.16b, v31.16b
-	WORD $0x4ebf1fe6 // mov v6.16b, v31.16b
-	WORD $0x4ebf1fe7 // mov v7.16b, v31.16b
-	WORD $0x4ebf1fe8 // mov v8.16b, v31.16b
-	WORD $0x4ebf1fe9 // mov v9.16b, v31.16b
-	WORD $0x4ebf1fea // mov v10.16b, v31.16b
-	WORD $0x4ebf1feb // mov v11.16b, v31.16b
-	WORD $0x3dc0006c // ldr q12, [x3]
-	WORD $0x3dc0010d // ldr q13, [x8]
-	WORD $0x3dc0012e // ldr q14, [x9]
-	WORD $0xad44404f // ldp q15, q16, [x2, #128]
-	WORD $0xad454851 // ldp q17, q18, [x2, #160]
-	WORD $0x4f8ce1e0 // sdot v0.4s, v15.16b, v12.4b[0]
-	WORD $0x4f8de1e4 // sdot v4.4s, v15.16b, v13.4b[0]
-	WORD $0x4f8ee1e8 // sdot v8.4s, v15.16b, v14.4b[0]
-	WORD $0x4f8ce201 // sdot v1.4s, v16.16b, v12.4b[0]
-	WORD $0x4f8de205 // sdot v5.4s, v16.16b, v13.4b[0]
-	WORD $0x4f8ee209 // sdot v9.4s, v16.16b, v14.4b[0]
-	WORD $0x4f8ce222 // sdot v2.4s, v17.16b, v12.4b[0]
-	WORD $0x4f8de226 // sdot v6.4s, v17.16b, v13.4b[0]
-	WORD $0x4f8ee22a // sdot v10.4s, v17.16b, v14.4b[0]
-	WORD $0x4f8ce243 // sdot v3.4s, v18.16b, v12.4b[0]
-	WORD $0x4f8de247 // sdot v7.4s, v18.16b, v13.4b[0]
-	WORD $0x4f8ee24b // sdot v11.4s, v18.16b, v14.4b[0]
-	WORD $0xad48404f // ldp q15, q16, [x2, #256]
-	WORD $0xad494851 // ldp q17, q18, [x2, #288]
-	WORD $0x4face1e0 // sdot v0.4s, v15.16b, v12.4b[1]
-	WORD $0x4fade1e4 // sdot v4.4s, v15.16b, v13.4b[1]
-	WORD $0x4faee1e8 // sdot v8.4s, v15.16b, v14.4b[1]
-	WORD $0x4face201 // sdot v1.4s, v16.16b, v12.4b[1]
-	WORD $0x4fade205 // sdot v5.4s, v16.16b, v13.4b[1]
-	WORD $0x4faee209 // sdot v9.4s, v16.16b, v14.4b[1]
-	WORD $0x4face222 // sdot v2.4s, v17.16b, v12.4b[1]
-	WORD $0x4fade226 // sdot v6.4s, v17.16b, v13.4b[1]
-	WORD $0x4faee22a // sdot v10.4s, v17.16b, v14.4b[1]
-	WORD $0x4face243 // sdot v3.4s, v18.16b, v12.4b[1]
-	WORD $0x4fade247 // sdot v7.4s, v18.16b, v13.4b[1]
-	WORD $0x4faee24b // sdot v11.4s, v18.16b, v14.4b[1]
-	WORD $0xad4c404f // ldp q15, q16, [x2, #384]
-	WORD $0xad4d4851 // ldp q17, q18, [x2, #416]
-	WORD $0x4f8ce9e0 // sdot v0.4s, v15.16b, v12.4b[2]
-	WORD $0x4f8de9e4 // sdot v4.4s, v15.16b, v13.4b[2]
-	WORD $0x4f8ee9e8 // sdot v8.4s, v15.16b, v14.4b[2]
-	WORD $0x4f8cea01 // sdot v1.4s, v16.16b, v12.4b[2]
-	WORD $0x4f8dea05 // sdot v5.4s, v16.16b, v13.4b[2]
-	WORD $0x4f8eea09 // sdot v9.4s, v16.16b, v14.4b[2]
-	WORD $0x4f8cea22 // sdot v2.4s, v17.16b, v12.4b[2]
-	WORD $0x4f8dea26 // sdot v6.4s, v17.16b, v13.4b[2]
-	WORD $0x4f8eea2a // sdot v10.4s, v17.16b, v14.4b[2]
-	WORD $0x4f8cea43 // sdot v3.4s, v18.16b, v12.4b[2]
-	WORD $0x4f8dea47 // sdot v7.4s, v18.16b, v13.4b[2]
-	WORD $0x4f8eea4b // sdot v11.4s, v18.16b, v14.4b[2]
-	WORD $0xad50404f // ldp q15, q16, [x2, #512]
-	WORD $0xad514851 // ldp q17, q18, [x2, #544]
-	WORD $0x4face9e0 // sdot v0.4s, v15.16b, v12.4b[3]
-	WORD $0x4fade9e4 // sdot v4.4s, v15.16b, v13.4b[3]
-	WORD $0x4faee9e8 // sdot v8.4s, v15.16b, v14.4b[3]
-	WORD $0x4facea01 // sdot v1.4s, v16.16b, v12.4b[3]
-	WORD $0x4fadea05 // sdot v5.4s, v16.16b, v13.4b[3]
-	WORD $0x4faeea09 // sdot v9.4s, v16.16b, v14.4b[3]
-	WORD $0x4facea22 // sdot v2.4s, v17.16b, v12.4b[3]
-	WORD $0x4fadea26 // sdot v6.4s, v17.16b, v13.4b[3]
-	WORD $0x4faeea2a // sdot v10.4s, v17.16b, v14.4b[3]
-	WORD $0x4facea43 // sdot v3.4s, v18.16b, v12.4b[3]
-	WORD $0x4fadea47 // sdot v7.4s, v18.16b, v13.4b[3]
-	WORD $0x4faeea4b // sdot v11.4s, v18.16b, v14.4b[3]
-	WORD $0x3dc0046c // ldr q12, [x3, #16]
-	WORD $0x3dc0050d // ldr q13, [x8, #16]
-	WORD $0x3dc0052e // ldr q14, [x9, #16]
-	WORD $0xad54404f // ldp q15, q16, [x2, #640]
-	WORD $0xad554851 // ldp q17, q18, [x2, #672]
-	WORD $0x4f8ce1e0 // sdot v0.4s, v15.16b, v12.4b[0]
-	WORD $0x4f8de1e4 // sdot v4.4s, v15.16b, v13.4b[0]
-	WORD $0x4f8ee1e8 // sdot v8.4s, v15.16b, v14.4b[0]
-	WORD $0x4f8ce201 // sdot v1.4s, v16.16b, v12.4b[0]
-	WORD $0x4f8de205 // sdot v5.4s, v16.16b, v13.4b[0]
-	WORD $0x4f8ee209 // sdot v9.4s, v16.16b, v14.4b[0]
-	WORD $0x4f8ce222 // sdot v2.4s, v17.16b, v12.4b[0]
-	WORD $0x4f8de226 // sdot v6.4s, v17.16b, v13.4b[0]
-	WORD $0x4f8ee22a // sdot v10.4s, v17.16b, v14.4b[0]
-	WORD $0x4f8ce243 // sdot v3.4s, v18.16b, v12.4b[0]
-	WORD $0x4f8de247 // sdot v7.4s, v18.16b, v13.4b[0]
-	WORD $0x4f8ee24b // sdot v11.4s, v18.16b, v14.4b[0]
-	WORD $0xad58404f // ldp q15, q16, [x2, #768]
-	WORD $0xad594851 // ldp q17, q18, [x2, #800]
-	WORD $0x4face1e0 // sdot v0.4s, v15.16b, v12.4b[1]
-	WORD $0x4fade1e4 // sdot v4.4s, v15.16b, v13.4b[1]
-	WORD $0x4faee1e8 // sdot v8.4s, v15.16b, v14.4b[1]
-	WORD $0x4face201 // sdot v1.4s, v16.16b, v12.4b[1]
-	WORD $0x4fade205 // sdot v5.4s, v16.16b, v13.4b[1]
-	WORD $0x4faee209 // sdot v9.4s, v16.16b, v14.4b[1]
-	WORD $0x4face222 // sdot v2.4s, v17.16b, v12.4b[1]
-	WORD $0x4fade226 // sdot v6.4s, v17.16b, v13.4b[1]
-	WORD $0x4faee22a // sdot v10.4s, v17.16b, v14.4b[1]
-	WORD $0x4face243 // sdot v3.4s, v18.16b, v12.4b[1]
-	WORD $0x4fade247 // sdot v7.4s, v18.16b, v13.4b[1]
-	WORD $0x4faee24b // sdot v11.4s, v18.16b, v14.4b[1]
-	WORD $0xad5c404f // ldp q15, q16, [x2, #896]
-	WORD $0xad5d4851 // ldp q17, q18, [x2, #928]
-	WORD $0x4f8ce9e0 // sdot v0.4s, v15.16b, v12.4b[2]
-	WORD $0x4f8de9e4 // sdot v4.4s, v15.16b, v13.4b[2]
-	WORD $0x4f8ee9e8 // sdot v8.4s, v15.16b, v14.4b[2]
-	WORD $0x4f8cea01 // sdot v1.4s, v16.16b, v12.4b[2]
-	WORD $0x4f8dea05 // sdot v5.4s, v16.16b, v13.4b[2]
-	WORD $0x4f8eea09 // sdot v9.4s, v16.16b, v14.4b[2]
-	WORD $0x4f8cea22 // sdot v2.4s, v17.16b, v12.4b[2]
-	WORD $0x4f8dea26 // sdot v6.4s, v17.16b, v13.4b[2]
-	WORD $0x4f8eea2a // sdot v10.4s, v17.16b, v14.4b[2]
-	WORD $0x4f8cea43 // sdot v3.4s, v18.16b, v12.4b[2]
-	WORD $0x4f8dea47 // sdot v7.4s, v18.16b, v13.4b[2]
-	WORD $0x4f8eea4b // sdot v11.4s, v18.16b, v14.4b[2]
-	WORD $0x3dc1004f // ldr q15, [x2, #1024]
-	WORD $0x3dc10450 // ldr q16, [x2, #1040]
-	WORD $0x3dc10851 // ldr q17, [x2, #1056]
-	WORD $0x3dc10c52 // ldr q18, [x2, #1072]
-	WORD $0x4face9e0 // sdot v0.4s, v15.16b, v12.4b[3]
-	WORD $0x4fade9e4 // sdot v4.4s, v15.16b, v13.4b[3]
-	WORD $0x4faee9e8 // sdot v8.4s, v15.16b, v14.4b[3]
-	WORD $0x4facea01 // sdot v1.4s, v16.16b, v12.4b[3]
-	WORD $0x4fadea05 // sdot v5.4s, v16.16b, v13.4b[3]
-	WORD $0x4faeea09 // sdot v9.4s, v16.16b, v14.4b[3]
-	WORD $0x4facea22 // sdot v2.4s, v17.16b, v12.4b[3]
-	WORD $0x4fadea26 // sdot v6.4s, v17.16b, v13.4b[3]
-	WORD $0x4faeea2a // sdot v10.4s, v17.16b, v14.4b[3]
-	WORD $0x4facea43 // sdot v3.4s, v18.16b, v12.4b[3]
-	WORD $0x4fadea47 // sdot v7.4s, v18.16b, v13.4b[3]
-	WORD $0x4faeea4b // sdot v11.4s, v18.16b, v14.4b[3]
-	WORD $0x3dc000cc // ldr q12, [x6]
-	WORD $0x4e21798d // fcvtl2 v13.4s, v12.8h
-	WORD $0x0e21798c // fcvtl v12.4s, v12.4h
-	WORD $0x3dc010ce // ldr q14, [x6, #64]
-	WORD $0x4e2179cf // fcvtl2 v15.4s, v14.8h
-	WORD $0x0e2179ce // fcvtl v14.4s, v14.4h
-	WORD $0xfd400092 // ldr d18, [x4]
-	WORD $0xad4044b0 // ldp q16, q17, [x5]
-	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
-	WORD $0x6e2cdc00 // fmul v0.4s, v0.4s, v12.4s
-	WORD $0x4f921010 // fmla v16.4s, v0.4s, v18.s[0]
-	WORD $0x4fb211d0 // fmla v16.4s, v14.4s, v18.s[1]
-	WORD $0x4ebfd421 // fsub v1.4s, v1.4s, v31.4s
-	WORD $0x6e2ddc21 // fmul v1.4s, v1.4s, v13.4s
-	WORD $0x4f921031 // fmla v17.4s, v1.4s, v18.s[0]
-	WORD $0x4fb211f1 // fmla v17.4s, v15.4s, v18.s[1]
-	WORD $0xad0044b0 // stp q16, q17, [x5]
-	WORD $0xfd400152 // ldr d18, [x10]
-	WORD $0xad404590 // ldp q16, q17, [x12]
-	WORD $0x4ebfd484 // fsub v4.4s, v4.4s, v31.4s
-	WORD $0x6e2cdc84 // fmul v4.4s, v4.4s, v12.4s
-	WORD $0x4f921090 // fmla v16.4s, v4.4s, v18.s[0]
-	WORD $0x4fb211d0 // fmla v16.4s, v14.4s, v18.s[1]
-	WORD $0x4ebfd4a5 // fsub v5.4s, v5.4s, v31.4s
-	WORD $0x6e2ddca5 // fmul v5.4s, v5.4s, v13.4s
-	WORD $0x4f9210b1 // fmla v17.4s, v5.4s, v18.s[0]
-	WORD $0x4fb211f1 // fmla v17.4s, v15.4s, v18.s[1]
-	WORD $0xad004590 // stp q16, q17, [x12]
-	WORD $0xfd400172 // ldr d18, [x11]
-	WORD $0xad4045b0 // ldp q16, q17, [x13]
-	WORD $0x4ebfd508 // fsub v8.4s, v8.4s, v31.4s
-	WORD $0x6e2cdd08 // fmul v8.4s, v8.4s, v12.4s
-	WORD $0x4f921110 // fmla v16.4s, v8.4s, v18.s[0]
-	WORD $0x4fb211d0 // fmla v16.4s, v14.4s, v18.s[1]
-	WORD $0x4ebfd529 // fsub v9.4s, v9.4s, v31.4s
-	WORD $0x6e2ddd29 // fmul v9.4s, v9.4s, v13.4s
-	WORD $0x4f921131 // fmla v17.4s, v9.4s, v18.s[0]
-	WORD $0x4fb211f1 // fmla v17.4s, v15.4s, v18.s[1]
-	WORD $0xad0045b0 // stp q16, q17, [x13]
-	WORD $0x3dc004cc // ldr q12, [x6, #16]
-	WORD $0x4e21798d // fcvtl2 v13.4s, v12.8h
-	WORD $0x0e21798c // fcvtl v12.4s, v12.4h
-	WORD $0x3dc014ce // ldr q14, [x6, #80]
-	WORD $0x4e2179cf // fcvtl2 v15.4s, v14.8h
-	WORD $0x0e2179ce // fcvtl v14.4s, v14.4h
-	WORD $0xfd400092 // ldr d18, [x4]
-	WORD $0xad4144b0 // ldp q16, q17, [x5, #32]
-	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
-	WORD $0x6e2cdc42 // fmul v2.4s, v2.4s, v12.4s
-	WORD $0x4f921050 // fmla v16.4s, v2.4s, v18.s[0]
-	WORD $0x4fb211d0 // fmla v16.4s, v14.4s, v18.s[1]
-	WORD $0x4ebfd463 // fsub v3.4s, v3.4s, v31.4s
-	WORD $0x6e2ddc63 // fmul v3.4s, v3.4s, v13.4s
-	WORD $0x4f921071 // fmla v17.4s, v3.4s, v18.s[0]
-	WORD $0x4fb211f1 // fmla v17.4s, v15.4s, v18.s[1]
-	WORD $0xad0144b0 // stp q16, q17, [x5, #32]
-	WORD $0xfd400152 // ldr d18, [x10]
-	WORD $0xad414590 // ldp q16, q17, [x12, #32]
-	WORD $0x4ebfd4c6 // fsub v6.4s, v6.4s, v31.4s
-	WORD $0x6e2cdcc6 // fmul v6.4s, v6.4s, v12.4s
-	WORD $0x4f9210d0 // fmla v16.4s, v6.4s, v18.s[0]
-	WORD $0x4fb211d0 // fmla v16.4s, v14.4s, v18.s[1]
-	WORD $0x4ebfd4e7 // fsub v7.4s, v7.4s, v31.4s
-	WORD $0x6e2ddce7 // fmul v7.4s, v7.4s, v13.4s
-	WORD $0x4f9210f1 // fmla v17.4s, v7.4s, v18.s[0]
-	WORD $0x4fb211f1 // fmla v17.4s, v15.4s, v18.s[1]
-	WORD $0xad014590 // stp q16, q17, [x12, #32]
-	WORD $0xfd400172 // ldr d18, [x11]
-	WORD $0xad4145b0 // ldp q16, q17, [x13, #32]
-	WORD $0x4ebfd54a // fsub v10.4s, v10.4s, v31.4s
-	WORD $0x6e2cdd4a // fmul v10.4s, v10.4s, v12.4s
-	WORD $0x4f921150 // fmla v16.4s, v10.4s, v18.s[0]
-	WORD $0x4fb211d0 // fmla v16.4s, v14.4s, v18.s[1]
-	WORD $0x4ebfd56b // fsub v11.4s, v11.4s, v31.4s
-	WORD $0x6e2ddd6b // fmul v11.4s, v11.4s, v13.4s
-	WORD $0x4f921171 // fmla v17.4s, v11.4s, v18.s[0]
-	WORD $0x4fb211f1 // fmla v17.4s, v15.4s, v18.s[1]
-	WORD $0xad0145b0 // stp q16, q17, [x13, #32]
-	ADD $1152, R2
-	ADD $1152, R6
-	ADD $32, R3
-	ADD $8, R4
-	ADD $32, R8
-	ADD $8, R10
-	ADD $32, R9
-	ADD $8, R11
-	SUBS $1, R1
-	BNE loop3
-	ADD $1, R0
-	CMP $2, R0
-	BNE half3
-	RET
-rows4:
-	MOVD $0x4b400000, R0
-	VDUP R0, V31.S4
-	MOVD $0, R0
-half4:
-	MOVD blocks+16(FP), R1
-	MOVD w+8(FP), R2
-	MOVD q+24(FP), R3
-	MOVD s+32(FP), R4
-	MOVD y+48(FP), R5
-	ADD R0<<5, R2, R6
-	ADD R0<<6, R2, R2
-	ADD R0<<6, R5, R5
-	LSL $5, R1, R7
-	ADD R7<<0, R3, R8
-	ADD R7<<0, R8, R9
-	ADD R7<<0, R9, R10
-	LSL $3, R1, R7
-	ADD R7<<0, R4, R11
-	ADD R7<<0, R11, R12
-	ADD R7<<0, R12, R13
-	MOVD stride+56(FP), R7
-	ADD R7<<0, R5, R14
-	ADD R7<<0, R14, R15
-	ADD R7<<0, R15, R16
-	WORD $0x4f000414 // movi v20.4s, #0x0
-	WORD $0x4f000415 // movi v21.4s, #0x0
-	WORD $0xad0054b4 // stp q20, q21, [x5]
-	WORD $0xad0154b4 // stp q20, q21, [x5, #32]
-	WORD $0xad0055d4 // stp q20, q21, [x14]
-	WORD $0xad0155d4 // stp q20, q21, [x14, #32]
-	WORD $0xad0055f4 // stp q20, q21, [x15]
-	WORD $0xad0155f4 // stp q20, q21, [x15, #32]
-	WORD $0xad005614 // stp q20, q21, [x16]
-	WORD $0xad015614 // stp q20, q21, [x16, #32]
-loop4:
-	WORD $0x4ebf1fe0 // mov v0.16b, v31.16b
-	WORD $0x4ebf1fe1 // mov v1.16b, v31.16b
-	WORD $0x4ebf1fe2 // mov v2.16b, v31.16b
-	WORD $0x4ebf1fe3 // mov v3.16b, v31.16b
-	WORD $0x4ebf1fe4 // mov v4.16b, v31.16b
-	WORD $0x4ebf1fe5 // mov v5.16b, v31.16b
-	WORD $0x4ebf1fe6 // mov v6.16b, v31.16b
-	WORD $0x4ebf1fe7 // mov v7.16b, v31.16b
-	WORD $0x4ebf1fe8 // mov v8.16b, v31.16b
-	WORD $0x4ebf1fe9 // mov v9.16b, v31.16b
-	WORD $0x4ebf1fea // mov v10.16b, v31.16b
-	WORD $0x4ebf1feb // mov v11.16b, v31.16b
-	WORD $0x4ebf1fec // mov v12.16b, v31.16b
-	WORD $0x4ebf1fed // mov v13.16b, v31.16b
-	WORD $0x4ebf1fee // mov v14.16b, v31.16b
-	WORD $0x4ebf1fef // mov v15.16b, v31.16b
-	WORD $0x3dc00070 // ldr q16, [x3]
-	WORD $0x3dc00111 // ldr q17, [x8]
-	WORD $0x3dc00132 // ldr q18, [x9]
-	WORD $0x3dc00153 // ldr q19, [x10]
-	WORD $0xad445454 // ldp q20, q21, [x2, #128]
-	WORD $0xad455c56 // ldp q22, q23, [x2, #160]
-	WORD $0x4f90e280 // sdot v0.4s, v20.16b, v16.4b[0]
-	WORD $0x4f91e284 // sdot v4.4s, v20.16b, v17.4b[0]
-	WORD $0x4f92e288 // sdot v8.4s, v20.16b, v18.4b[0]
-	WORD $0x4f93e28c // sdot v12.4s, v20.16b, v19.4b[0]
-	WORD $0x4f90e2a1 // sdot v1.4s, v21.16b, v16.4b[0]
-	WORD $0x4f91e2a5 // sdot v5.4s, v21.16b, v17.4b[0]
-	WORD $0x4f92e2a9 // sdot v9.4s, v21.16b, v18.4b[0]
-	WORD $0x4f93e2ad // sdot v13.4s, v21.16b, v19.4b[0]
-	WORD $0x4f90e2c2 // sdot v2.4s, v22.16b, v16.4b[0]
-	WORD $0x4f91e2c6 // sdot v6.4s, v22.16b, v17.4b[0]
-	WORD $0x4f92e2ca // sdot v10.4s, v22.16b, v18.4b[0]
-	WORD $0x4f93e2ce // sdot v14.4s, v22.16b, v19.4b[0]
-	WORD $0x4f90e2e3 // sdot v3.4s, v23.16b, v16.4b[0]
-	WORD $0x4f91e2e7 // sdot v7.4s, v23.16b, v17.4b[0]
-	WORD $0x4f92e2eb // sdot v11.4s, v23.16b, v18.4b[0]
-	WORD $0x4f93e2ef // sdot v15.4s, v23.16b, v19.4b[0]
-	WORD $0xad485454 // ldp q20, q21, [x2, #256]
-	WORD $0xad495c56 // ldp q22, q23, [x2, #288]
-	WORD $0x4fb0e280 // sdot v0.4s, v20.16b, v16.4b[1]
-	WORD $0x4fb1e284 // sdot v4.4s, v20.16b, v17.4b[1]
-	WORD $0x4fb2e288 // sdot v8.4s, v20.16b, v18.4b[1]
-	WORD $0x4fb3e28c // sdot v12.4s, v20.16b, v19.4b[1]
-	WORD $0x4fb0e2a1 // sdot v1.4s, v21.16b, v16.4b[1]
-	WORD $0x4fb1e2a5 // sdot v5.4s, v21.16b, v17.4b[1]
-	WORD $0x4fb2e2a9 // sdot v9.4s, v21.16b, v18.4b[1]
-	WORD $0x4fb3e2ad // sdot v13.4s, v21.16b, v19.4b[1]
-	WORD $0x4fb0e2c2 // sdot v2.4s, v22.16b, v16.4b[1]
-	WORD $0x4fb1e2c6 // sdot v6.4s, v22.16b, v17.4b[1]
-	WORD $0x4fb2e2ca // sdot v10.4s, v22.16b, v18.4b[1]
-	WORD $0x4fb3e2ce // sdot v14.4s, v22.16b, v19.4b[1]
-	WORD $0x4fb0e2e3 // sdot v3.4s, v23.16b, v16.4b[1]
-	WORD $0x4fb1e2e7 // sdot v7.4s, v23.16b, v17.4b[1]
-	WORD $0x4fb2e2eb // sdot v11.4s, v23.16b, v18.4b[1]
-	WORD $0x4fb3e2ef // sdot v15.4s, v23.16b, v19.4b[1]
-	WORD $0xad4c5454 // ldp q20, q21, [x2, #384]
-	WORD $0xad4d5c56 // ldp q22, q23, [x2, #416]
-	WORD $0x4f90ea80 // sdot v0.4s, v20.16b, v16.4b[2]
-	WORD $0x4f91ea84 // sdot v4.4s, v20.16b, v17.4b[2]
-	WORD $0x4f92ea88 // sdot v8.4s, v20.16b, v18.4b[2]
-	WORD $0x4f93ea8c // sdot v12.4s, v20.16b, v19.4b[2]
-	WORD $0x4f90eaa1 // sdot v1.4s, v21.16b, v16.4b[2]
-	WORD $0x4f91eaa5 // sdot v5.4s, v21.16b, v17.4b[2]
-	WORD $0x4f92eaa9 // sdot v9.4s, v21.16b, v18.4b[2]
-	WORD $0x4f93eaad // sdot v13.4s, v21.16b, v19.4b[2]
-	WORD $0x4f90eac2 // sdot v2.4s, v22.16b, v16.4b[2]
-	WORD $0x4f91eac6 // sdot v6.4s, v22.16b, v17.4b[2]
-	WORD $0x4f92eaca // sdot v10.4s, v22.16b, v18.4b[2]
-	WORD $0x4f93eace // sdot v14.4s, v22.16b, v19.4b[2]
-	WORD $0x4f90eae3 // sdot v3.4s, v23.16b, v16.4b[2]
-	WORD $0x4f91eae7 // sdot v7.4s, v23.16b, v17.4b[2]
-	WORD $0x4f92eaeb // sdot v11.4s, v23.16b, v18.4b[2]
-	WORD $0x4f93eaef // sdot v15.4s, v23.16b, v19.4b[2]
-	WORD $0xad505454 // ldp q20, q21, [x2, #512]
-	WORD $0xad515c56 // ldp q22, q23, [x2, #544]
-	WORD $0x4fb0ea80 // sdot v0.4s, v20.16b, v16.4b[3]
-	WORD $0x4fb1ea84 // sdot v4.4s, v20.16b, v17.4b[3]
-	WORD $0x4fb2ea88 // sdot v8.4s, v20.16b, v18.4b[3]
-	WORD $0x4fb3ea8c // sdot v12.4s, v20.16b, v19.4b[3]
-	WORD $0x4fb0eaa1 // sdot v1.4s, v21.16b, v16.4b[3]
-	WORD $0x4fb1eaa5 // sdot v5.4s, v21.16b, v17.4b[3]
-	WORD $0x4fb2eaa9 // sdot v9.4s, v21.16b, v18.4b[3]
-	WORD $0x4fb3eaad // sdot v13.4s, v21.16b, v19.4b[3]
-	WORD $0x4fb0eac2 // sdot v2.4s, v22.16b, v16.4b[3]
-	WORD $0x4fb1eac6 // sdot v6.4s, v22.16b, v17.4b[3]
-	WORD $0x4fb2eaca // sdot v10.4s, v22.16b, v18.4b[3]
-	WORD $0x4fb3eace // sdot v14.4s, v22.16b, v19.4b[3]
-	WORD $0x4fb0eae3 // sdot v3.4s, v23.16b, v16.4b[3]
-	WORD $0x4fb1eae7 // sdot v7.4s, v23.16b, v17.4b[3]
-	WORD $0x4fb2eaeb // sdot v11.4s, v23.16b, v18.4b[3]
-	WORD $0x4fb3eaef // sdot v15.4s, v23.16b, v19.4b[3]
-	WORD $0x3dc00470 // ldr q16, [x3, #16]
-	WORD $0x3dc00511 // ldr q17, [x8, #16]
-	WORD $0x3dc00532 // ldr q18, [x9, #16]
-	WORD $0x3dc00553 // ldr q19, [x10, #16]
-	WORD $0xad545454 // ldp q20, q21, [x2, #640]
-	WORD $0xad555c56 // ldp q22, q23, [x2, #672]
-	WORD $0x4f90e280 // sdot v0.4s, v20.16b, v16.4b[0]
-	WORD $0x4f91e284 // sdot v4.4s, v20.16b, v17.4b[0]
-	WORD $0x4f92e288 // sdot v8.4s, v20.16b, v18.4b[0]
-	WORD $0x4f93e28c // sdot v12.4s, v20.16b, v19.4b[0]
-	WORD $0x4f90e2a1 // sdot v1.4s, v21.16b, v16.4b[0]
-	WORD $0x4f91e2a5 // sdot v5.4s, v21.16b, v17.4b[0]
-	WORD $0x4f92e2a9 // sdot v9.4s, v21.16b, v18.4b[0]
-	WORD $0x4f93e2ad // sdot v13.4s, v21.16b, v19.4b[0]
-	WORD $0x4f90e2c2 // sdot v2.4s, v22.16b, v16.4b[0]
-	WORD $0x4f91e2c6 // sdot v6.4s, v22.16b, v17.4b[0]
-	WORD $0x4f92e2ca // sdot v10.4s, v22.16b, v18.4b[0]
-	WORD $0x4f93e2ce // sdot v14.4s, v22.16b, v19.4b[0]
-	WORD $0x4f90e2e3 // sdot v3.4s, v23.16b, v16.4b[0]
-	WORD $0x4f91e2e7 // sdot v7.4s, v23.16b, v17.4b[0]
-	WORD $0x4f92e2eb // sdot v11.4s, v23.16b, v18.4b[0]
-	WORD $0x4f93e2ef // sdot v15.4s, v23.16b, v19.4b[0]
-	WORD $0xad585454 // ldp q20, q21, [x2, #768]
-	WORD $0xad595c56 // ldp q22, q23, [x2, #800]
-	WORD $0x4fb0e280 // sdot v0.4s, v20.16b, v16.4b[1]
-	WORD $0x4fb1e284 // sdot v4.4s, v20.16b, v17.4b[1]
-	WORD $0x4fb2e288 // sdot v8.4s, v20.16b, v18.4b[1]
-	WORD $0x4fb3e28c // sdot v12.4s, v20.16b, v19.4b[1]
-	WORD $0x4fb0e2a1 // sdot v1.4s, v21.16b, v16.4b[1]
-	WORD $0x4fb1e2a5 // sdot v5.4s, v21.16b, v17.4b[1]
-	WORD $0x4fb2e2a9 // sdot v9.4s, v21.16b, v18.4b[1]
-	WORD $0x4fb3e2ad // sdot v13.4s, v21.16b, v19.4b[1]
-	WORD $0x4fb0e2c2 // sdot v2.4s, v22.16b, v16.4b[1]
-	WORD $0x4fb1e2c6 // sdot v6.4s, v22.16b, v17.4b[1]
-	WORD $0x4fb2e2ca // sdot v10.4s, v22.16b, v18.4b[1]
-	WORD $0x4fb3e2ce // sdot v14.4s, v22.16b, v19.4b[1]
-	WORD $0x4fb0e2e3 // sdot v3.4s, v23.16b, v16.4b[1]
-	WORD $0x4fb1e2e7 // sdot v7.4s, v23.16b, v17.4b[1]
-	WORD $0x4fb2e2eb // sdot v11.4s, v23.16b, v18.4b[1]
-	WORD $0x4fb3e2ef // sdot v15.4s, v23.16b, v19.4b[1]
-	WORD $0xad5c5454 // ldp q20, q21, [x2, #896]
-	WORD $0xad5d5c56 // ldp q22, q23, [x2, #928]
-	WORD $0x4f90ea80 // sdot v0.4s, v20.16b, v16.4b[2]
-	WORD $0x4f91ea84 // sdot v4.4s, v20.16b, v17.4b[2]
-	WORD $0x4f92ea88 // sdot v8.4s, v20.16b, v18.4b[2]
-	WORD $0x4f93ea8c // sdot v12.4s, v20.16b, v19.4b[2]
-	WORD $0x4f90eaa1 // sdot v1.4s, v21.16b, v16.4b[2]
-	WORD $0x4f91eaa5 // sdot v5.4s, v21.16b, v17.4b[2]
-	WORD $0x4f92eaa9 // sdot v9.4s, v21.16b, v18.4b[2]
-	WORD $0x4f93eaad // sdot v13.4s, v21.16b, v19.4b[2]
-	WORD $0x4f90eac2 // sdot v2.4s, v22.16b, v16.4b[2]
-	WORD $0x4f91eac6 // sdot v6.4s, v22.16b, v17.4b[2]
-	WORD $0x4f92eaca // sdot v10.4s, v22.16b, v18.4b[2]
-	WORD $0x4f93eace // sdot v14.4s, v22.16b, v19.4b[2]
-	WORD $0x4f90eae3 // sdot v3.4s, v23.16b, v16.4b[2]
-	WORD $0x4f91eae7 // sdot v7.4s, v23.16b, v17.4b[2]
-	WORD $0x4f92eaeb // sdot v11.4s, v23.16b, v18.4b[2]
-	WORD $0x4f93eaef // sdot v15.4s, v23.16b, v19.4b[2]
-	WORD $0x3dc10054 // ldr q20, [x2, #1024]
-	WORD $0x3dc10455 // ldr q21, [x2, #1040]
-	WORD $0x3dc10856 // ldr q22, [x2, #1056]
-	WORD $0x3dc10c57 // ldr q23, [x2, #1072]
-	WORD $0x4fb0ea80 // sdot v0.4s, v20.16b, v16.4b[3]
-	WORD $0x4fb1ea84 // sdot v4.4s, v20.16b, v17.4b[3]
-	WORD $0x4fb2ea88 // sdot v8.4s, v20.16b, v18.4b[3]
-	WORD $0x4fb3ea8c // sdot v12.4s, v20.16b, v19.4b[3]
-	WORD $0x4fb0eaa1 // sdot v1.4s, v21.16b, v16.4b[3]
-	WORD $0x4fb1eaa5 // sdot v5.4s, v21.16b, v17.4b[3]
-	WORD $0x4fb2eaa9 // sdot v9.4s, v21.16b, v18.4b[3]
-	WORD $0x4fb3eaad // sdot v13.4s, v21.16b, v19.4b[3]
-	WORD $0x4fb0eac2 // sdot v2.4s, v22.16b, v16.4b[3]
-	WORD $0x4fb1eac6 // sdot v6.4s, v22.16b, v17.4b[3]
-	WORD $0x4fb2eaca // sdot v10.4s, v22.16b, v18.4b[3]
-	WORD $0x4fb3eace // sdot v14.4s, v22.16b, v19.4b[3]
-	WORD $0x4fb0eae3 // sdot v3.4s, v23.16b, v16.4b[3]
-	WORD $0x4fb1eae7 // sdot v7.4s, v23.16b, v17.4b[3]
-	WORD $0x4fb2eaeb // sdot v11.4s, v23.16b, v18.4b[3]
-	WORD $0x4fb3eaef // sdot v15.4s, v23.16b, v19.4b[3]
-	WORD $0x3dc000d0 // ldr q16, [x6]
-	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
-	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
-	WORD $0x3dc010d2 // ldr q18, [x6, #64]
-	WORD $0x4e217a53 // fcvtl2 v19.4s, v18.8h
-	WORD $0x0e217a52 // fcvtl v18.4s, v18.4h
-	WORD $0xfd400096 // ldr d22, [x4]
-	WORD $0xad4054b4 // ldp q20, q21, [x5]
-	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
-	WORD $0x6e30dc00 // fmul v0.4s, v0.4s, v16.4s
-	WORD $0x4f961014 // fmla v20.4s, v0.4s, v22.s[0]
-	WORD $0x4fb61254 // fmla v20.4s, v18.4s, v22.s[1]
-	WORD $0x4ebfd421 // fsub v1.4s, v1.4s, v31.4s
-	WORD $0x6e31dc21 // fmul v1.4s, v1.4s, v17.4s
-	WORD $0x4f961035 // fmla v21.4s, v1.4s, v22.s[0]
-	WORD $0x4fb61275 // fmla v21.4s, v19.4s, v22.s[1]
-	WORD $0xad0054b4 // stp q20, q21, [x5]
-	WORD $0xfd400176 // ldr d22, [x11]
-	WORD $0xad4055d4 // ldp q20, q21, [x14]
-	WORD $0x4ebfd484 // fsub v4.4s, v4.4s, v31.4s
-	WORD $0x6e30dc84 // fmul v4.4s, v4.4s, v16.4s
-	WORD $0x4f961094 // fmla v20.4s, v4.4s, v22.s[0]
-	WORD $0x4fb61254 // fmla v20.4s, v18.4s, v22.s[1]
-	WORD $0x4ebfd4a5 // fsub v5.4s, v5.4s, v31.4s
-	WORD $0x6e31dca5 // fmul v5.4s, v5.4s, v17.4s
-	WORD $0x4f9610b5 // fmla v21.4s, v5.4s, v22.s[0]
-	WORD $0x4fb61275 // fmla v21.4s, v19.4s, v22.s[1]
-	WORD $0xad0055d4 // stp q20, q21, [x14]
-	WORD $0xfd400196 // ldr d22, [x12]
-	WORD $0xad4055f4 // ldp q20, q21, [x15]
-	WORD $0x4ebfd508 // fsub v8.4s, v8.4s, v31.4s
-	WORD $0x6e30dd08 // fmul v8.4s, v8.4s, v16.4s
-	WORD $0x4f961114 // fmla v20.4s, v8.4s, v22.s[0]
-	WORD $0x4fb61254 // fmla v20.4s, v18.4s, v22.s[1]
-	WORD $0x4ebfd529 // fsub v9.4s, v9.4s, v31.4s
-	WORD $0x6e31dd29 // fmul v9.4s, v9.4s, v17.4s
-	WORD $0x4f961135 // fmla v21.4s, v9.4s, v22.s[0]
-	WORD $0x4fb61275 // fmla v21.4s, v19.4s, v22.s[1]
-	WORD $0xad0055f4 // stp q20, q21, [x15]
-	WORD $0xfd4001b6 // ldr d22, [x13]
-	WORD $0xad405614 // ldp q20, q21, [x16]
-	WORD $0x4ebfd58c // fsub v12.4s, v12.4s, v31.4s
-	WORD $0x6e30dd8c // fmul v12.4s, v12.4s, v16.4s
-	WORD $0x4f961194 // fmla v20.4s, v12.4s, v22.s[0]
-	WORD $0x4fb61254 // fmla v20.4s, v18.4s, v22.s[1]
-	WORD $0x4ebfd5ad // fsub v13.4s, v13.4s, v31.4s
-	WORD $0x6e31ddad // fmul v13.4s, v13.4s, v17.4s
-	WORD $0x4f9611b5 // fmla v21.4s, v13.4s, v22.s[0]
-	WORD $0x4fb61275 // fmla v21.4s, v19.4s, v22.s[1]
-	WORD $0xad005614 // stp q20, q21, [x16]
-	WORD $0x3dc004d0 // ldr q16, [x6, #16]
-	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
-	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
-	WORD $0x3dc014d2 // ldr q18, [x6, #80]
-	WORD $0x4e217a53 // fcvtl2 v19.4s, v18.8h
-	WORD $0x0e217a52 // fcvtl v18.4s, v18.4h
-	WORD $0xfd400096 // ldr d22, [x4]
-	WORD $0xad4154b4 // ldp q20, q21, [x5, #32]
-	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
-	WORD $0x6e30dc42 // fmul v2.4s, v2.4s, v16.4s
-	WORD $0x4f961054 // fmla v20.4s, v2.4s, v22.s[0]
-	WORD $0x4fb61254 // fmla v20.4s, v18.4s, v22.s[1]
-	WORD $0x4ebfd463 // fsub v3.4s, v3.4s, v31.4s
-	WORD $0x6e31dc63 // fmul v3.4s, v3.4s, v17.4s
-	WORD $0x4f961075 // fmla v21.4s, v3.4s, v22.s[0]
-	WORD $0x4fb61275 // fmla v21.4s, v19.4s, v22.s[1]
-	WORD $0xad0154b4 // stp q20, q21, [x5, #32]
-	WORD $0xfd400176 // ldr d22, [x11]
-	WORD $0xad4155d4 // ldp q20, q21, [x14, #32]
-	WORD $0x4ebfd4c6 // fsub v6.4s, v6.4s, v31.4s
-	WORD $0x6e30dcc6 // fmul v6.4s, v6.4s, v16.4s
-	WORD $0x4f9610d4 // fmla v20.4s, v6.4s, v22.s[0]
-	WORD $0x4fb61254 // fmla v20.4s, v18.4s, v22.s[1]
-	WORD $0x4ebfd4e7 // fsub v7.4s, v7.4s, v31.4s
-	WORD $0x6e31dce7 // fmul v7.4s, v7.4s, v17.4s
-	WORD $0x4f9610f5 // fmla v21.4s, v7.4s, v22.s[0]
-	WORD $0x4fb61275 // fmla v21.4s, v19.4s, v22.s[1]
-	WORD $0xad0155d4 // stp q20, q21, [x14, #32]
-	WORD $0xfd400196 // ldr d22, [x12]
-	WORD $0xad4155f4 // ldp q20, q21, [x15, #32]
-	WORD $0x4ebfd54a // fsub v10.4s, v10.4s, v31.4s
-	WORD $0x6e30dd4a // fmul v10.4s, v10.4s, v16.4s
-	WORD $0x4f961154 // fmla v20.4s, v10.4s, v22.s[0]
-	WORD $0x4fb61254 // fmla v20.4s, v18.4s, v22.s[1]
-	WORD $0x4ebfd56b // fsub v11.4s, v11.4s, v31.4s
-	WORD $0x6e31dd6b // fmul v11.4s, v11.4s, v17.4s
-	WORD $0x4f961175 // fmla v21.4s, v11.4s, v22.s[0]
-	WORD $0x4fb61275 // fmla v21.4s, v19.4s, v22.s[1]
-	WORD $0xad0155f4 // stp q20, q21, [x15, #32]
-	WORD $0xfd4001b6 // ldr d22, [x13]
-	WORD $0xad415614 // ldp q20, q21, [x16, #32]
-	WORD $0x4ebfd5ce // fsub v14.4s, v14.4s, v31.4s
-	WORD $0x6e30ddce // fmul v14.4s, v14.4s, v16.4s
-	WORD $0x4f9611d4 // fmla v20.4s, v14.4s, v22.s[0]
-	WORD $0x4fb61254 // fmla v20.4s, v18.4s, v22.s[1]
-	WORD $0x4ebfd5ef // fsub v15.4s, v15.4s, v31.4s
-	WORD $0x6e31ddef // fmul v15.4s, v15.4s, v17.4s
-	WORD $0x4f9611f5 // fmla v21.4s, v15.4s, v22.s[0]
-	WORD $0x4fb61275 // fmla v21.4s, v19.4s, v22.s[1]
-	WORD $0xad015614 // stp q20, q21, [x16, #32]
-	ADD $1152, R2
-	ADD $1152, R6
-	ADD $32, R3
-	ADD $8, R4
-	ADD $32, R8
-	ADD $8, R11
-	ADD $32, R9
-	ADD $8, R12
-	ADD $32, R10
-	ADD $8, R13
-	SUBS $1, R1
-	BNE loop4
-	ADD $1, R0
-	CMP $2, R0
-	BNE half4
-	RET
 rows5:
+	WORD $0x4f00e5fe // movi v30.16b, #0xf
 	MOVD $0x4b400000, R0
 	VDUP R0, V31.S4
 	MOVD $0, R0
 half5:
 	MOVD blocks+16(FP), R1
 	MOVD w+8(FP), R2
-	MOVD q+24(FP), R3
-	MOVD s+32(FP), R4
-	MOVD y+48(FP), R5
-	ADD R0<<5, R2, R6
+	ADD R0<<5, R2, R3
 	ADD R0<<6, R2, R2
-	ADD R0<<6, R5, R5
+	MOVD q+24(FP), R4
+	MOVD s+32(FP), R5
+	MOVD y+48(FP), R6
+	ADD R0<<6, R6, R6
 	LSL $5, R1, R7
-	ADD R7<<0, R3, R8
+	ADD R7<<0, R4, R8
 	ADD R7<<0, R8, R9
 	ADD R7<<0, R9, R10
 	ADD R7<<0, R10, R11
 	LSL $3, R1, R7
-	ADD R7<<0, R4, R12
+	ADD R7<<0, R5, R12
 	ADD R7<<0, R12, R13
 	ADD R7<<0, R13, R14
 	ADD R7<<0, R14, R15
 	MOVD stride+56(FP), R7
-	ADD R7<<0, R5, R16
+	ADD R7<<0, R6, R16
 	ADD R7<<0, R16, R17
 	ADD R7<<0, R17, R19
 	ADD R7<<0, R19, R20
 	WORD $0x4f000419 // movi v25.4s, #0x0
 	WORD $0x4f00041a // movi v26.4s, #0x0
-	WORD $0xad0068b9 // stp q25, q26, [x5]
-	WORD $0xad0168b9 // stp q25, q26, [x5, #32]
+	WORD $0xad0068d9 // stp q25, q26, [x6]
+	WORD $0xad0168d9 // stp q25, q26, [x6, #32]
 	WORD $0xad006a19 // stp q25, q26, [x16]
 	WORD $0xad016a19 // stp q25, q26, [x16, #32]
 	WORD $0xad006a39 // stp q25, q26, [x17]
@@ -3999,12 +3864,24 @@ loop5:
 	WORD $0x4ebf1ff1 // mov v17.16b, v31.16b
 	WORD $0x4ebf1ff2 // mov v18.16b, v31.16b
 	WORD $0x4ebf1ff3 // mov v19.16b, v31.16b
-	WORD $0x3dc00074 // ldr q20, [x3]
+	WORD $0x3dc00094 // ldr q20, [x4]
 	WORD $0x3dc00115 // ldr q21, [x8]
 	WORD $0x3dc00136 // ldr q22, [x9]
 	WORD $0x3dc00157 // ldr q23, [x10]
 	WORD $0x3dc00178 // ldr q24, [x11]
 	WORD $0xad446859 // ldp q25, q26, [x2, #128]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57ba // sli v26.16b, v29.16b, #4
 	WORD $0x4f94e320 // sdot v0.4s, v25.16b, v20.4b[0]
 	WORD $0x4f95e324 // sdot v4.4s, v25.16b, v21.4b[0]
 	WORD $0x4f96e328 // sdot v8.4s, v25.16b, v22.4b[0]
@@ -4015,7 +3892,37 @@ loop5:
 	WORD $0x4f96e349 // sdot v9.4s, v26.16b, v22.4b[0]
 	WORD $0x4f97e34d // sdot v13.4s, v26.16b, v23.4b[0]
 	WORD $0x4f98e351 // sdot v17.4s, v26.16b, v24.4b[0]
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bc // sli v28.16b, v29.16b, #4
+	WORD $0x4fb4e360 // sdot v0.4s, v27.16b, v20.4b[1]
+	WORD $0x4fb5e364 // sdot v4.4s, v27.16b, v21.4b[1]
+	WORD $0x4fb6e368 // sdot v8.4s, v27.16b, v22.4b[1]
+	WORD $0x4fb7e36c // sdot v12.4s, v27.16b, v23.4b[1]
+	WORD $0x4fb8e370 // sdot v16.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb4e381 // sdot v1.4s, v28.16b, v20.4b[1]
+	WORD $0x4fb5e385 // sdot v5.4s, v28.16b, v21.4b[1]
+	WORD $0x4fb6e389 // sdot v9.4s, v28.16b, v22.4b[1]
+	WORD $0x4fb7e38d // sdot v13.4s, v28.16b, v23.4b[1]
+	WORD $0x4fb8e391 // sdot v17.4s, v28.16b, v24.4b[1]
 	WORD $0xad456859 // ldp q25, q26, [x2, #160]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57ba // sli v26.16b, v29.16b, #4
 	WORD $0x4f94e322 // sdot v2.4s, v25.16b, v20.4b[0]
 	WORD $0x4f95e326 // sdot v6.4s, v25.16b, v21.4b[0]
 	WORD $0x4f96e32a // sdot v10.4s, v25.16b, v22.4b[0]
@@ -4026,29 +3933,37 @@ loop5:
 	WORD $0x4f96e34b // sdot v11.4s, v26.16b, v22.4b[0]
 	WORD $0x4f97e34f // sdot v15.4s, v26.16b, v23.4b[0]
 	WORD $0x4f98e353 // sdot v19.4s, v26.16b, v24.4b[0]
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bc // sli v28.16b, v29.16b, #4
+	WORD $0x4fb4e362 // sdot v2.4s, v27.16b, v20.4b[1]
+	WORD $0x4fb5e366 // sdot v6.4s, v27.16b, v21.4b[1]
+	WORD $0x4fb6e36a // sdot v10.4s, v27.16b, v22.4b[1]
+	WORD $0x4fb7e36e // sdot v14.4s, v27.16b, v23.4b[1]
+	WORD $0x4fb8e372 // sdot v18.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb4e383 // sdot v3.4s, v28.16b, v20.4b[1]
+	WORD $0x4fb5e387 // sdot v7.4s, v28.16b, v21.4b[1]
+	WORD $0x4fb6e38b // sdot v11.4s, v28.16b, v22.4b[1]
+	WORD $0x4fb7e38f // sdot v15.4s, v28.16b, v23.4b[1]
+	WORD $0x4fb8e393 // sdot v19.4s, v28.16b, v24.4b[1]
 	WORD $0xad486859 // ldp q25, q26, [x2, #256]
-	WORD $0x4fb4e320 // sdot v0.4s, v25.16b, v20.4b[1]
-	WORD $0x4fb5e324 // sdot v4.4s, v25.16b, v21.4b[1]
-	WORD $0x4fb6e328 // sdot v8.4s, v25.16b, v22.4b[1]
-	WORD $0x4fb7e32c // sdot v12.4s, v25.16b, v23.4b[1]
-	WORD $0x4fb8e330 // sdot v16.4s, v25.16b, v24.4b[1]
-	WORD $0x4fb4e341 // sdot v1.4s, v26.16b, v20.4b[1]
-	WORD $0x4fb5e345 // sdot v5.4s, v26.16b, v21.4b[1]
-	WORD $0x4fb6e349 // sdot v9.4s, v26.16b, v22.4b[1]
-	WORD $0x4fb7e34d // sdot v13.4s, v26.16b, v23.4b[1]
-	WORD $0x4fb8e351 // sdot v17.4s, v26.16b, v24.4b[1]
-	WORD $0xad496859 // ldp q25, q26, [x2, #288]
-	WORD $0x4fb4e322 // sdot v2.4s, v25.16b, v20.4b[1]
-	WORD $0x4fb5e326 // sdot v6.4s, v25.16b, v21.4b[1]
-	WORD $0x4fb6e32a // sdot v10.4s, v25.16b, v22.4b[1]
-	WORD $0x4fb7e32e // sdot v14.4s, v25.16b, v23.4b[1]
-	WORD $0x4fb8e332 // sdot v18.4s, v25.16b, v24.4b[1]
-	WORD $0x4fb4e343 // sdot v3.4s, v26.16b, v20.4b[1]
-	WORD $0x4fb5e347 // sdot v7.4s, v26.16b, v21.4b[1]
-	WORD $0x4fb6e34b // sdot v11.4s, v26.16b, v22.4b[1]
-	WORD $0x4fb7e34f // sdot v15.4s, v26.16b, v23.4b[1]
-	WORD $0x4fb8e353 // sdot v19.4s, v26.16b, v24.4b[1]
-	WORD $0xad4c6859 // ldp q25, q26, [x2, #384]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57ba // sli v26.16b, v29.16b, #4
 	WORD $0x4f94eb20 // sdot v0.4s, v25.16b, v20.4b[2]
 	WORD $0x4f95eb24 // sdot v4.4s, v25.16b, v21.4b[2]
 	WORD $0x4f96eb28 // sdot v8.4s, v25.16b, v22.4b[2]
@@ -4059,7 +3974,37 @@ loop5:
 	WORD $0x4f96eb49 // sdot v9.4s, v26.16b, v22.4b[2]
 	WORD $0x4f97eb4d // sdot v13.4s, v26.16b, v23.4b[2]
 	WORD $0x4f98eb51 // sdot v17.4s, v26.16b, v24.4b[2]
-	WORD $0xad4d6859 // ldp q25, q26, [x2, #416]
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bc // sli v28.16b, v29.16b, #4
+	WORD $0x4fb4eb60 // sdot v0.4s, v27.16b, v20.4b[3]
+	WORD $0x4fb5eb64 // sdot v4.4s, v27.16b, v21.4b[3]
+	WORD $0x4fb6eb68 // sdot v8.4s, v27.16b, v22.4b[3]
+	WORD $0x4fb7eb6c // sdot v12.4s, v27.16b, v23.4b[3]
+	WORD $0x4fb8eb70 // sdot v16.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb4eb81 // sdot v1.4s, v28.16b, v20.4b[3]
+	WORD $0x4fb5eb85 // sdot v5.4s, v28.16b, v21.4b[3]
+	WORD $0x4fb6eb89 // sdot v9.4s, v28.16b, v22.4b[3]
+	WORD $0x4fb7eb8d // sdot v13.4s, v28.16b, v23.4b[3]
+	WORD $0x4fb8eb91 // sdot v17.4s, v28.16b, v24.4b[3]
+	WORD $0xad496859 // ldp q25, q26, [x2, #288]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57ba // sli v26.16b, v29.16b, #4
 	WORD $0x4f94eb22 // sdot v2.4s, v25.16b, v20.4b[2]
 	WORD $0x4f95eb26 // sdot v6.4s, v25.16b, v21.4b[2]
 	WORD $0x4f96eb2a // sdot v10.4s, v25.16b, v22.4b[2]
@@ -4070,34 +4015,42 @@ loop5:
 	WORD $0x4f96eb4b // sdot v11.4s, v26.16b, v22.4b[2]
 	WORD $0x4f97eb4f // sdot v15.4s, v26.16b, v23.4b[2]
 	WORD $0x4f98eb53 // sdot v19.4s, v26.16b, v24.4b[2]
-	WORD $0xad506859 // ldp q25, q26, [x2, #512]
-	WORD $0x4fb4eb20 // sdot v0.4s, v25.16b, v20.4b[3]
-	WORD $0x4fb5eb24 // sdot v4.4s, v25.16b, v21.4b[3]
-	WORD $0x4fb6eb28 // sdot v8.4s, v25.16b, v22.4b[3]
-	WORD $0x4fb7eb2c // sdot v12.4s, v25.16b, v23.4b[3]
-	WORD $0x4fb8eb30 // sdot v16.4s, v25.16b, v24.4b[3]
-	WORD $0x4fb4eb41 // sdot v1.4s, v26.16b, v20.4b[3]
-	WORD $0x4fb5eb45 // sdot v5.4s, v26.16b, v21.4b[3]
-	WORD $0x4fb6eb49 // sdot v9.4s, v26.16b, v22.4b[3]
-	WORD $0x4fb7eb4d // sdot v13.4s, v26.16b, v23.4b[3]
-	WORD $0x4fb8eb51 // sdot v17.4s, v26.16b, v24.4b[3]
-	WORD $0xad516859 // ldp q25, q26, [x2, #544]
-	WORD $0x4fb4eb22 // sdot v2.4s, v25.16b, v20.4b[3]
-	WORD $0x4fb5eb26 // sdot v6.4s, v25.16b, v21.4b[3]
-	WORD $0x4fb6eb2a // sdot v10.4s, v25.16b, v22.4b[3]
-	WORD $0x4fb7eb2e // sdot v14.4s, v25.16b, v23.4b[3]
-	WORD $0x4fb8eb32 // sdot v18.4s, v25.16b, v24.4b[3]
-	WORD $0x4fb4eb43 // sdot v3.4s, v26.16b, v20.4b[3]
-	WORD $0x4fb5eb47 // sdot v7.4s, v26.16b, v21.4b[3]
-	WORD $0x4fb6eb4b // sdot v11.4s, v26.16b, v22.4b[3]
-	WORD $0x4fb7eb4f // sdot v15.4s, v26.16b, v23.4b[3]
-	WORD $0x4fb8eb53 // sdot v19.4s, v26.16b, v24.4b[3]
-	WORD $0x3dc00474 // ldr q20, [x3, #16]
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bc // sli v28.16b, v29.16b, #4
+	WORD $0x4fb4eb62 // sdot v2.4s, v27.16b, v20.4b[3]
+	WORD $0x4fb5eb66 // sdot v6.4s, v27.16b, v21.4b[3]
+	WORD $0x4fb6eb6a // sdot v10.4s, v27.16b, v22.4b[3]
+	WORD $0x4fb7eb6e // sdot v14.4s, v27.16b, v23.4b[3]
+	WORD $0x4fb8eb72 // sdot v18.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb4eb83 // sdot v3.4s, v28.16b, v20.4b[3]
+	WORD $0x4fb5eb87 // sdot v7.4s, v28.16b, v21.4b[3]
+	WORD $0x4fb6eb8b // sdot v11.4s, v28.16b, v22.4b[3]
+	WORD $0x4fb7eb8f // sdot v15.4s, v28.16b, v23.4b[3]
+	WORD $0x4fb8eb93 // sdot v19.4s, v28.16b, v24.4b[3]
+	WORD $0x3dc00494 // ldr q20, [x4, #16]
 	WORD $0x3dc00515 // ldr q21, [x8, #16]
 	WORD $0x3dc00536 // ldr q22, [x9, #16]
 	WORD $0x3dc00557 // ldr q23, [x10, #16]
 	WORD $0x3dc00578 // ldr q24, [x11, #16]
-	WORD $0xad546859 // ldp q25, q26, [x2, #640]
+	WORD $0xad4c6859 // ldp q25, q26, [x2, #384]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57ba // sli v26.16b, v29.16b, #4
 	WORD $0x4f94e320 // sdot v0.4s, v25.16b, v20.4b[0]
 	WORD $0x4f95e324 // sdot v4.4s, v25.16b, v21.4b[0]
 	WORD $0x4f96e328 // sdot v8.4s, v25.16b, v22.4b[0]
@@ -4108,7 +4061,37 @@ loop5:
 	WORD $0x4f96e349 // sdot v9.4s, v26.16b, v22.4b[0]
 	WORD $0x4f97e34d // sdot v13.4s, v26.16b, v23.4b[0]
 	WORD $0x4f98e351 // sdot v17.4s, v26.16b, v24.4b[0]
-	WORD $0xad556859 // ldp q25, q26, [x2, #672]
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bc // sli v28.16b, v29.16b, #4
+	WORD $0x4fb4e360 // sdot v0.4s, v27.16b, v20.4b[1]
+	WORD $0x4fb5e364 // sdot v4.4s, v27.16b, v21.4b[1]
+	WORD $0x4fb6e368 // sdot v8.4s, v27.16b, v22.4b[1]
+	WORD $0x4fb7e36c // sdot v12.4s, v27.16b, v23.4b[1]
+	WORD $0x4fb8e370 // sdot v16.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb4e381 // sdot v1.4s, v28.16b, v20.4b[1]
+	WORD $0x4fb5e385 // sdot v5.4s, v28.16b, v21.4b[1]
+	WORD $0x4fb6e389 // sdot v9.4s, v28.16b, v22.4b[1]
+	WORD $0x4fb7e38d // sdot v13.4s, v28.16b, v23.4b[1]
+	WORD $0x4fb8e391 // sdot v17.4s, v28.16b, v24.4b[1]
+	WORD $0xad4d6859 // ldp q25, q26, [x2, #416]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57ba // sli v26.16b, v29.16b, #4
 	WORD $0x4f94e322 // sdot v2.4s, v25.16b, v20.4b[0]
 	WORD $0x4f95e326 // sdot v6.4s, v25.16b, v21.4b[0]
 	WORD $0x4f96e32a // sdot v10.4s, v25.16b, v22.4b[0]
@@ -4119,29 +4102,37 @@ loop5:
 	WORD $0x4f96e34b // sdot v11.4s, v26.16b, v22.4b[0]
 	WORD $0x4f97e34f // sdot v15.4s, v26.16b, v23.4b[0]
 	WORD $0x4f98e353 // sdot v19.4s, v26.16b, v24.4b[0]
-	WORD $0xad586859 // ldp q25, q26, [x2, #768]
-	WORD $0x4fb4e320 // sdot v0.4s, v25.16b, v20.4b[1]
-	WORD $0x4fb5e324 // sdot v4.4s, v25.16b, v21.4b[1]
-	WORD $0x4fb6e328 // sdot v8.4s, v25.16b, v22.4b[1]
-	WORD $0x4fb7e32c // sdot v12.4s, v25.16b, v23.4b[1]
-	WORD $0x4fb8e330 // sdot v16.4s, v25.16b, v24.4b[1]
-	WORD $0x4fb4e341 // sdot v1.4s, v26.16b, v20.4b[1]
-	WORD $0x4fb5e345 // sdot v5.4s, v26.16b, v21.4b[1]
-	WORD $0x4fb6e349 // sdot v9.4s, v26.16b, v22.4b[1]
-	WORD $0x4fb7e34d // sdot v13.4s, v26.16b, v23.4b[1]
-	WORD $0x4fb8e351 // sdot v17.4s, v26.16b, v24.4b[1]
-	WORD $0xad596859 // ldp q25, q26, [x2, #800]
-	WORD $0x4fb4e322 // sdot v2.4s, v25.16b, v20.4b[1]
-	WORD $0x4fb5e326 // sdot v6.4s, v25.16b, v21.4b[1]
-	WORD $0x4fb6e32a // sdot v10.4s, v25.16b, v22.4b[1]
-	WORD $0x4fb7e32e // sdot v14.4s, v25.16b, v23.4b[1]
-	WORD $0x4fb8e332 // sdot v18.4s, v25.16b, v24.4b[1]
-	WORD $0x4fb4e343 // sdot v3.4s, v26.16b, v20.4b[1]
-	WORD $0x4fb5e347 // sdot v7.4s, v26.16b, v21.4b[1]
-	WORD $0x4fb6e34b // sdot v11.4s, v26.16b, v22.4b[1]
-	WORD $0x4fb7e34f // sdot v15.4s, v26.16b, v23.4b[1]
-	WORD $0x4fb8e353 // sdot v19.4s, v26.16b, v24.4b[1]
-	WORD $0xad5c6859 // ldp q25, q26, [x2, #896]
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bc // sli v28.16b, v29.16b, #4
+	WORD $0x4fb4e362 // sdot v2.4s, v27.16b, v20.4b[1]
+	WORD $0x4fb5e366 // sdot v6.4s, v27.16b, v21.4b[1]
+	WORD $0x4fb6e36a // sdot v10.4s, v27.16b, v22.4b[1]
+	WORD $0x4fb7e36e // sdot v14.4s, v27.16b, v23.4b[1]
+	WORD $0x4fb8e372 // sdot v18.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb4e383 // sdot v3.4s, v28.16b, v20.4b[1]
+	WORD $0x4fb5e387 // sdot v7.4s, v28.16b, v21.4b[1]
+	WORD $0x4fb6e38b // sdot v11.4s, v28.16b, v22.4b[1]
+	WORD $0x4fb7e38f // sdot v15.4s, v28.16b, v23.4b[1]
+	WORD $0x4fb8e393 // sdot v19.4s, v28.16b, v24.4b[1]
+	WORD $0xad506859 // ldp q25, q26, [x2, #512]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57ba // sli v26.16b, v29.16b, #4
 	WORD $0x4f94eb20 // sdot v0.4s, v25.16b, v20.4b[2]
 	WORD $0x4f95eb24 // sdot v4.4s, v25.16b, v21.4b[2]
 	WORD $0x4f96eb28 // sdot v8.4s, v25.16b, v22.4b[2]
@@ -4152,7 +4143,35 @@ loop5:
 	WORD $0x4f96eb49 // sdot v9.4s, v26.16b, v22.4b[2]
 	WORD $0x4f97eb4d // sdot v13.4s, v26.16b, v23.4b[2]
 	WORD $0x4f98eb51 // sdot v17.4s, v26.16b, v24.4b[2]
-	WORD $0xad5d6859 // ldp q25, q26, [x2, #928]
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bc // sli v28.16b, v29.16b, #4
+	WORD $0x4fb4eb60 // sdot v0.4s, v27.16b, v20.4b[3]
+	WORD $0x4fb5eb64 // sdot v4.4s, v27.16b, v21.4b[3]
+	WORD $0x4fb6eb68 // sdot v8.4s, v27.16b, v22.4b[3]
+	WORD $0x4fb7eb6c // sdot v12.4s, v27.16b, v23.4b[3]
+	WORD $0x4fb8eb70 // sdot v16.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb4eb81 // sdot v1.4s, v28.16b, v20.4b[3]
+	WORD $0x4fb5eb85 // sdot v5.4s, v28.16b, v21.4b[3]
+	WORD $0x4fb6eb89 // sdot v9.4s, v28.16b, v22.4b[3]
+	WORD $0x4fb7eb8d // sdot v13.4s, v28.16b, v23.4b[3]
+	WORD $0x4fb8eb91 // sdot v17.4s, v28.16b, v24.4b[3]
+	WORD $0xad516859 // ldp q25, q26, [x2, #544]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57ba // sli v26.16b, v29.16b, #4
 	WORD $0x4f94eb22 // sdot v2.4s, v25.16b, v20.4b[2]
 	WORD $0x4f95eb26 // sdot v6.4s, v25.16b, v21.4b[2]
 	WORD $0x4f96eb2a // sdot v10.4s, v25.16b, v22.4b[2]
@@ -4163,38 +4182,30 @@ loop5:
 	WORD $0x4f96eb4b // sdot v11.4s, v26.16b, v22.4b[2]
 	WORD $0x4f97eb4f // sdot v15.4s, v26.16b, v23.4b[2]
 	WORD $0x4f98eb53 // sdot v19.4s, v26.16b, v24.4b[2]
-	WORD $0x3dc10059 // ldr q25, [x2, #1024]
-	WORD $0x3dc1045a // ldr q26, [x2, #1040]
-	WORD $0x4fb4eb20 // sdot v0.4s, v25.16b, v20.4b[3]
-	WORD $0x4fb5eb24 // sdot v4.4s, v25.16b, v21.4b[3]
-	WORD $0x4fb6eb28 // sdot v8.4s, v25.16b, v22.4b[3]
-	WORD $0x4fb7eb2c // sdot v12.4s, v25.16b, v23.4b[3]
-	WORD $0x4fb8eb30 // sdot v16.4s, v25.16b, v24.4b[3]
-	WORD $0x4fb4eb41 // sdot v1.4s, v26.16b, v20.4b[3]
-	WORD $0x4fb5eb45 // sdot v5.4s, v26.16b, v21.4b[3]
-	WORD $0x4fb6eb49 // sdot v9.4s, v26.16b, v22.4b[3]
-	WORD $0x4fb7eb4d // sdot v13.4s, v26.16b, v23.4b[3]
-	WORD $0x4fb8eb51 // sdot v17.4s, v26.16b, v24.4b[3]
-	WORD $0x3dc10859 // ldr q25, [x2, #1056]
-	WORD $0x3dc10c5a // ldr q26, [x2, #1072]
-	WORD $0x4fb4eb22 // sdot v2.4s, v25.16b, v20.4b[3]
-	WORD $0x4fb5eb26 // sdot v6.4s, v25.16b, v21.4b[3]
-	WORD $0x4fb6eb2a // sdot v10.4s, v25.16b, v22.4b[3]
-	WORD $0x4fb7eb2e // sdot v14.4s, v25.16b, v23.4b[3]
-	WORD $0x4fb8eb32 // sdot v18.4s, v25.16b, v24.4b[3]
-	WORD $0x4fb4eb43 // sdot v3.4s, v26.16b, v20.4b[3]
-	WORD $0x4fb5eb47 // sdot v7.4s, v26.16b, v21.4b[3]
-	WORD $0x4fb6eb4b // sdot v11.4s, v26.16b, v22.4b[3]
-	WORD $0x4fb7eb4f // sdot v15.4s, v26.16b, v23.4b[3]
-	WORD $0x4fb8eb53 // sdot v19.4s, v26.16b, v24.4b[3]
-	WORD $0x3dc000d4 // ldr q20, [x6]
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bc // sli v28.16b, v29.16b, #4
+	WORD $0x4fb4eb62 // sdot v2.4s, v27.16b, v20.4b[3]
+	WORD $0x4fb5eb66 // sdot v6.4s, v27.16b, v21.4b[3]
+	WORD $0x4fb6eb6a // sdot v10.4s, v27.16b, v22.4b[3]
+	WORD $0x4fb7eb6e // sdot v14.4s, v27.16b, v23.4b[3]
+	WORD $0x4fb8eb72 // sdot v18.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb4eb83 // sdot v3.4s, v28.16b, v20.4b[3]
+	WORD $0x4fb5eb87 // sdot v7.4s, v28.16b, v21.4b[3]
+	WORD $0x4fb6eb8b // sdot v11.4s, v28.16b, v22.4b[3]
+	WORD $0x4fb7eb8f // sdot v15.4s, v28.16b, v23.4b[3]
+	WORD $0x4fb8eb93 // sdot v19.4s, v28.16b, v24.4b[3]
+	WORD $0x3dc00074 // ldr q20, [x3]
 	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
 	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
-	WORD $0x3dc010d6 // ldr q22, [x6, #64]
+	WORD $0x3dc01076 // ldr q22, [x3, #64]
 	WORD $0x4e217ad7 // fcvtl2 v23.4s, v22.8h
 	WORD $0x0e217ad6 // fcvtl v22.4s, v22.4h
-	WORD $0xfd40009a // ldr d26, [x4]
-	WORD $0xad4064b8 // ldp q24, q25, [x5]
+	WORD $0xfd4000ba // ldr d26, [x5]
+	WORD $0xad4064d8 // ldp q24, q25, [x6]
 	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
 	WORD $0x6e34dc00 // fmul v0.4s, v0.4s, v20.4s
 	WORD $0x4f9a1018 // fmla v24.4s, v0.4s, v26.s[0]
@@ -4203,7 +4214,7 @@ loop5:
 	WORD $0x6e35dc21 // fmul v1.4s, v1.4s, v21.4s
 	WORD $0x4f9a1039 // fmla v25.4s, v1.4s, v26.s[0]
 	WORD $0x4fba12f9 // fmla v25.4s, v23.4s, v26.s[1]
-	WORD $0xad0064b8 // stp q24, q25, [x5]
+	WORD $0xad0064d8 // stp q24, q25, [x6]
 	WORD $0xfd40019a // ldr d26, [x12]
 	WORD $0xad406618 // ldp q24, q25, [x16]
 	WORD $0x4ebfd484 // fsub v4.4s, v4.4s, v31.4s
@@ -4248,14 +4259,14 @@ loop5:
 	WORD $0x4f9a1239 // fmla v25.4s, v17.4s, v26.s[0]
 	WORD $0x4fba12f9 // fmla v25.4s, v23.4s, v26.s[1]
 	WORD $0xad006698 // stp q24, q25, [x20]
-	WORD $0x3dc004d4 // ldr q20, [x6, #16]
+	WORD $0x3dc00474 // ldr q20, [x3, #16]
 	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
 	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
-	WORD $0x3dc014d6 // ldr q22, [x6, #80]
+	WORD $0x3dc01476 // ldr q22, [x3, #80]
 	WORD $0x4e217ad7 // fcvtl2 v23.4s, v22.8h
 	WORD $0x0e217ad6 // fcvtl v22.4s, v22.4h
-	WORD $0xfd40009a // ldr d26, [x4]
-	WORD $0xad4164b8 // ldp q24, q25, [x5, #32]
+	WORD $0xfd4000ba // ldr d26, [x5]
+	WORD $0xad4164d8 // ldp q24, q25, [x6, #32]
 	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
 	WORD $0x6e34dc42 // fmul v2.4s, v2.4s, v20.4s
 	WORD $0x4f9a1058 // fmla v24.4s, v2.4s, v26.s[0]
@@ -4264,7 +4275,7 @@ loop5:
 	WORD $0x6e35dc63 // fmul v3.4s, v3.4s, v21.4s
 	WORD $0x4f9a1079 // fmla v25.4s, v3.4s, v26.s[0]
 	WORD $0x4fba12f9 // fmla v25.4s, v23.4s, v26.s[1]
-	WORD $0xad0164b8 // stp q24, q25, [x5, #32]
+	WORD $0xad0164d8 // stp q24, q25, [x6, #32]
 	WORD $0xfd40019a // ldr d26, [x12]
 	WORD $0xad416618 // ldp q24, q25, [x16, #32]
 	WORD $0x4ebfd4c6 // fsub v6.4s, v6.4s, v31.4s
@@ -4309,10 +4320,10 @@ loop5:
 	WORD $0x4f9a1279 // fmla v25.4s, v19.4s, v26.s[0]
 	WORD $0x4fba12f9 // fmla v25.4s, v23.4s, v26.s[1]
 	WORD $0xad016698 // stp q24, q25, [x20, #32]
-	ADD $1152, R2
-	ADD $1152, R6
-	ADD $32, R3
-	ADD $8, R4
+	ADD $768, R2
+	ADD $768, R3
+	ADD $32, R4
+	ADD $8, R5
 	ADD $32, R8
 	ADD $8, R12
 	ADD $32, R9
@@ -4321,6 +4332,1349 @@ loop5:
 	ADD $8, R14
 	ADD $32, R11
 	ADD $8, R15
+	SUBS $1, R1
+	BNE loop5
+	ADD $1, R0
+	CMP $2, R0
+	BNE half5
+	RET
+
+// func p5zNEON(rows int, w *byte, blocks int, q *int8, s *float32, n *int32, y *float32, stride int)
+TEXT ·p5zNEON(SB), NOSPLIT, $0-64
+	MOVD rows+0(FP), R0
+	CMP $5, R0
+	BEQ rows5
+	CMP $2, R0
+	BEQ rows2
+	WORD $0x4f00e5fe // movi v30.16b, #0xf
+	MOVD $0x4b400000, R0
+	VDUP R0, V31.S4
+	MOVD $0, R0
+	MOVD blocks+16(FP), R1
+	MOVD w+8(FP), R2
+	ADD R0<<5, R2, R3
+	ADD R0<<6, R2, R2
+	MOVD q+24(FP), R4
+	MOVD s+32(FP), R5
+	MOVD y+48(FP), R6
+	ADD R0<<6, R6, R6
+	MOVD n+40(FP), R7
+	WORD $0x4f000408 // movi v8.4s, #0x0
+	WORD $0x4f000409 // movi v9.4s, #0x0
+	WORD $0x4f00040a // movi v10.4s, #0x0
+	WORD $0x4f00040b // movi v11.4s, #0x0
+	WORD $0x4f00040c // movi v12.4s, #0x0
+	WORD $0x4f00040d // movi v13.4s, #0x0
+	WORD $0x4f00040e // movi v14.4s, #0x0
+	WORD $0x4f00040f // movi v15.4s, #0x0
+loop1:
+	WORD $0x4d40c8e0 // ld1r {v0.4s}, [x7]
+	WORD $0x4f3d0400 // sshr v0.4s, v0.4s, #3
+	WORD $0x4ebf8400 // add v0.4s, v0.4s, v31.4s
+	WORD $0x4ea01c01 // mov v1.16b, v0.16b
+	WORD $0x4ea01c02 // mov v2.16b, v0.16b
+	WORD $0x4ea01c03 // mov v3.16b, v0.16b
+	WORD $0x4ea01c04 // mov v4.16b, v0.16b
+	WORD $0x4ea01c05 // mov v5.16b, v0.16b
+	WORD $0x4ea01c06 // mov v6.16b, v0.16b
+	WORD $0x4ea01c07 // mov v7.16b, v0.16b
+	WORD $0x3dc00090 // ldr q16, [x4]
+	WORD $0xad424851 // ldp q17, q18, [x2, #64]
+	WORD $0xad435053 // ldp q19, q20, [x2, #96]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b1 // sli v17.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
+	WORD $0x4f90e220 // sdot v0.4s, v17.16b, v16.4b[0]
+	WORD $0x4f90e241 // sdot v1.4s, v18.16b, v16.4b[0]
+	WORD $0x4f90e262 // sdot v2.4s, v19.16b, v16.4b[0]
+	WORD $0x4f90e283 // sdot v3.4s, v20.16b, v16.4b[0]
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x4fb0e2a0 // sdot v0.4s, v21.16b, v16.4b[1]
+	WORD $0x4fb0e2c1 // sdot v1.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb0e2e2 // sdot v2.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb0e303 // sdot v3.4s, v24.16b, v16.4b[1]
+	WORD $0xad444851 // ldp q17, q18, [x2, #128]
+	WORD $0xad455053 // ldp q19, q20, [x2, #160]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b1 // sli v17.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
+	WORD $0x4f90e224 // sdot v4.4s, v17.16b, v16.4b[0]
+	WORD $0x4f90e245 // sdot v5.4s, v18.16b, v16.4b[0]
+	WORD $0x4f90e266 // sdot v6.4s, v19.16b, v16.4b[0]
+	WORD $0x4f90e287 // sdot v7.4s, v20.16b, v16.4b[0]
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x4fb0e2a4 // sdot v4.4s, v21.16b, v16.4b[1]
+	WORD $0x4fb0e2c5 // sdot v5.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb0e2e6 // sdot v6.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb0e307 // sdot v7.4s, v24.16b, v16.4b[1]
+	WORD $0xad464851 // ldp q17, q18, [x2, #192]
+	WORD $0xad475053 // ldp q19, q20, [x2, #224]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b1 // sli v17.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
+	WORD $0x4f90ea20 // sdot v0.4s, v17.16b, v16.4b[2]
+	WORD $0x4f90ea41 // sdot v1.4s, v18.16b, v16.4b[2]
+	WORD $0x4f90ea62 // sdot v2.4s, v19.16b, v16.4b[2]
+	WORD $0x4f90ea83 // sdot v3.4s, v20.16b, v16.4b[2]
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x4fb0eaa0 // sdot v0.4s, v21.16b, v16.4b[3]
+	WORD $0x4fb0eac1 // sdot v1.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb0eae2 // sdot v2.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb0eb03 // sdot v3.4s, v24.16b, v16.4b[3]
+	WORD $0xad484851 // ldp q17, q18, [x2, #256]
+	WORD $0xad495053 // ldp q19, q20, [x2, #288]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b1 // sli v17.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
+	WORD $0x4f90ea24 // sdot v4.4s, v17.16b, v16.4b[2]
+	WORD $0x4f90ea45 // sdot v5.4s, v18.16b, v16.4b[2]
+	WORD $0x4f90ea66 // sdot v6.4s, v19.16b, v16.4b[2]
+	WORD $0x4f90ea87 // sdot v7.4s, v20.16b, v16.4b[2]
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x4fb0eaa4 // sdot v4.4s, v21.16b, v16.4b[3]
+	WORD $0x4fb0eac5 // sdot v5.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb0eae6 // sdot v6.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb0eb07 // sdot v7.4s, v24.16b, v16.4b[3]
+	WORD $0x3dc00490 // ldr q16, [x4, #16]
+	WORD $0xad4a4851 // ldp q17, q18, [x2, #320]
+	WORD $0xad4b5053 // ldp q19, q20, [x2, #352]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b1 // sli v17.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
+	WORD $0x4f90e220 // sdot v0.4s, v17.16b, v16.4b[0]
+	WORD $0x4f90e241 // sdot v1.4s, v18.16b, v16.4b[0]
+	WORD $0x4f90e262 // sdot v2.4s, v19.16b, v16.4b[0]
+	WORD $0x4f90e283 // sdot v3.4s, v20.16b, v16.4b[0]
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x4fb0e2a0 // sdot v0.4s, v21.16b, v16.4b[1]
+	WORD $0x4fb0e2c1 // sdot v1.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb0e2e2 // sdot v2.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb0e303 // sdot v3.4s, v24.16b, v16.4b[1]
+	WORD $0xad4c4851 // ldp q17, q18, [x2, #384]
+	WORD $0xad4d5053 // ldp q19, q20, [x2, #416]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b1 // sli v17.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
+	WORD $0x4f90e224 // sdot v4.4s, v17.16b, v16.4b[0]
+	WORD $0x4f90e245 // sdot v5.4s, v18.16b, v16.4b[0]
+	WORD $0x4f90e266 // sdot v6.4s, v19.16b, v16.4b[0]
+	WORD $0x4f90e287 // sdot v7.4s, v20.16b, v16.4b[0]
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x4fb0e2a4 // sdot v4.4s, v21.16b, v16.4b[1]
+	WORD $0x4fb0e2c5 // sdot v5.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb0e2e6 // sdot v6.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb0e307 // sdot v7.4s, v24.16b, v16.4b[1]
+	WORD $0xad4e4851 // ldp q17, q18, [x2, #448]
+	WORD $0xad4f5053 // ldp q19, q20, [x2, #480]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b1 // sli v17.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
+	WORD $0x4f90ea20 // sdot v0.4s, v17.16b, v16.4b[2]
+	WORD $0x4f90ea41 // sdot v1.4s, v18.16b, v16.4b[2]
+	WORD $0x4f90ea62 // sdot v2.4s, v19.16b, v16.4b[2]
+	WORD $0x4f90ea83 // sdot v3.4s, v20.16b, v16.4b[2]
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x4fb0eaa0 // sdot v0.4s, v21.16b, v16.4b[3]
+	WORD $0x4fb0eac1 // sdot v1.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb0eae2 // sdot v2.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb0eb03 // sdot v3.4s, v24.16b, v16.4b[3]
+	WORD $0xad504851 // ldp q17, q18, [x2, #512]
+	WORD $0xad515053 // ldp q19, q20, [x2, #544]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b1 // sli v17.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
+	WORD $0x4f90ea24 // sdot v4.4s, v17.16b, v16.4b[2]
+	WORD $0x4f90ea45 // sdot v5.4s, v18.16b, v16.4b[2]
+	WORD $0x4f90ea66 // sdot v6.4s, v19.16b, v16.4b[2]
+	WORD $0x4f90ea87 // sdot v7.4s, v20.16b, v16.4b[2]
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x4fb0eaa4 // sdot v4.4s, v21.16b, v16.4b[3]
+	WORD $0x4fb0eac5 // sdot v5.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb0eae6 // sdot v6.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb0eb07 // sdot v7.4s, v24.16b, v16.4b[3]
+	WORD $0x3dc00070 // ldr q16, [x3]
+	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
+	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
+	WORD $0xfd4000b6 // ldr d22, [x5]
+	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
+	WORD $0x6e30dc00 // fmul v0.4s, v0.4s, v16.4s
+	WORD $0x4f961008 // fmla v8.4s, v0.4s, v22.s[0]
+	WORD $0x4ebfd421 // fsub v1.4s, v1.4s, v31.4s
+	WORD $0x6e31dc21 // fmul v1.4s, v1.4s, v17.4s
+	WORD $0x4f961029 // fmla v9.4s, v1.4s, v22.s[0]
+	WORD $0x3dc00470 // ldr q16, [x3, #16]
+	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
+	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
+	WORD $0xfd4000b6 // ldr d22, [x5]
+	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
+	WORD $0x6e30dc42 // fmul v2.4s, v2.4s, v16.4s
+	WORD $0x4f96104a // fmla v10.4s, v2.4s, v22.s[0]
+	WORD $0x4ebfd463 // fsub v3.4s, v3.4s, v31.4s
+	WORD $0x6e31dc63 // fmul v3.4s, v3.4s, v17.4s
+	WORD $0x4f96106b // fmla v11.4s, v3.4s, v22.s[0]
+	WORD $0x3dc00870 // ldr q16, [x3, #32]
+	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
+	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
+	WORD $0xfd4000b6 // ldr d22, [x5]
+	WORD $0x4ebfd484 // fsub v4.4s, v4.4s, v31.4s
+	WORD $0x6e30dc84 // fmul v4.4s, v4.4s, v16.4s
+	WORD $0x4f96108c // fmla v12.4s, v4.4s, v22.s[0]
+	WORD $0x4ebfd4a5 // fsub v5.4s, v5.4s, v31.4s
+	WORD $0x6e31dca5 // fmul v5.4s, v5.4s, v17.4s
+	WORD $0x4f9610ad // fmla v13.4s, v5.4s, v22.s[0]
+	WORD $0x3dc00c70 // ldr q16, [x3, #48]
+	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
+	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
+	WORD $0xfd4000b6 // ldr d22, [x5]
+	WORD $0x4ebfd4c6 // fsub v6.4s, v6.4s, v31.4s
+	WORD $0x6e30dcc6 // fmul v6.4s, v6.4s, v16.4s
+	WORD $0x4f9610ce // fmla v14.4s, v6.4s, v22.s[0]
+	WORD $0x4ebfd4e7 // fsub v7.4s, v7.4s, v31.4s
+	WORD $0x6e31dce7 // fmul v7.4s, v7.4s, v17.4s
+	WORD $0x4f9610ef // fmla v15.4s, v7.4s, v22.s[0]
+	ADD $704, R2
+	ADD $704, R3
+	ADD $32, R4
+	ADD $8, R5
+	ADD $8, R7
+	SUBS $1, R1
+	BNE loop1
+	WORD $0xad0024c8 // stp q8, q9, [x6]
+	WORD $0xad012cca // stp q10, q11, [x6, #32]
+	WORD $0xad0234cc // stp q12, q13, [x6, #64]
+	WORD $0xad033cce // stp q14, q15, [x6, #96]
+	RET
+rows2:
+	WORD $0x4f00e5fe // movi v30.16b, #0xf
+	MOVD $0x4b400000, R0
+	VDUP R0, V31.S4
+	MOVD $0, R0
+half2:
+	MOVD blocks+16(FP), R1
+	MOVD w+8(FP), R2
+	ADD R0<<5, R2, R3
+	ADD R0<<6, R2, R2
+	MOVD q+24(FP), R4
+	MOVD s+32(FP), R5
+	MOVD y+48(FP), R6
+	ADD R0<<6, R6, R6
+	MOVD n+40(FP), R7
+	LSL $5, R1, R8
+	ADD R8<<0, R4, R9
+	LSL $3, R1, R8
+	ADD R8<<0, R5, R10
+	ADD R8<<0, R7, R11
+	MOVD stride+56(FP), R8
+	ADD R8<<0, R6, R12
+	WORD $0x4f000408 // movi v8.4s, #0x0
+	WORD $0x4f000409 // movi v9.4s, #0x0
+	WORD $0x4f00040a // movi v10.4s, #0x0
+	WORD $0x4f00040b // movi v11.4s, #0x0
+	WORD $0x4f00040c // movi v12.4s, #0x0
+	WORD $0x4f00040d // movi v13.4s, #0x0
+	WORD $0x4f00040e // movi v14.4s, #0x0
+	WORD $0x4f00040f // movi v15.4s, #0x0
+loop2:
+	WORD $0x4d40c8e0 // ld1r {v0.4s}, [x7]
+	WORD $0x4f3d0400 // sshr v0.4s, v0.4s, #3
+	WORD $0x4ebf8400 // add v0.4s, v0.4s, v31.4s
+	WORD $0x4ea01c01 // mov v1.16b, v0.16b
+	WORD $0x4ea01c02 // mov v2.16b, v0.16b
+	WORD $0x4ea01c03 // mov v3.16b, v0.16b
+	WORD $0x4d40c964 // ld1r {v4.4s}, [x11]
+	WORD $0x4f3d0484 // sshr v4.4s, v4.4s, #3
+	WORD $0x4ebf8484 // add v4.4s, v4.4s, v31.4s
+	WORD $0x4ea41c85 // mov v5.16b, v4.16b
+	WORD $0x4ea41c86 // mov v6.16b, v4.16b
+	WORD $0x4ea41c87 // mov v7.16b, v4.16b
+	WORD $0x3dc00090 // ldr q16, [x4]
+	WORD $0x3dc00131 // ldr q17, [x9]
+	WORD $0xad424c52 // ldp q18, q19, [x2, #64]
+	WORD $0xad435454 // ldp q20, q21, [x2, #96]
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x6f0c06b9 // ushr v25.16b, v21.16b, #4
+	WORD $0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x4f90e240 // sdot v0.4s, v18.16b, v16.4b[0]
+	WORD $0x4f91e244 // sdot v4.4s, v18.16b, v17.4b[0]
+	WORD $0x4f90e261 // sdot v1.4s, v19.16b, v16.4b[0]
+	WORD $0x4f91e265 // sdot v5.4s, v19.16b, v17.4b[0]
+	WORD $0x4f90e282 // sdot v2.4s, v20.16b, v16.4b[0]
+	WORD $0x4f91e286 // sdot v6.4s, v20.16b, v17.4b[0]
+	WORD $0x4f90e2a3 // sdot v3.4s, v21.16b, v16.4b[0]
+	WORD $0x4f91e2a7 // sdot v7.4s, v21.16b, v17.4b[0]
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x4fb0e2c0 // sdot v0.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb1e2c4 // sdot v4.4s, v22.16b, v17.4b[1]
+	WORD $0x4fb0e2e1 // sdot v1.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb1e2e5 // sdot v5.4s, v23.16b, v17.4b[1]
+	WORD $0x4fb0e302 // sdot v2.4s, v24.16b, v16.4b[1]
+	WORD $0x4fb1e306 // sdot v6.4s, v24.16b, v17.4b[1]
+	WORD $0x4fb0e323 // sdot v3.4s, v25.16b, v16.4b[1]
+	WORD $0x4fb1e327 // sdot v7.4s, v25.16b, v17.4b[1]
+	WORD $0xad464c52 // ldp q18, q19, [x2, #192]
+	WORD $0xad475454 // ldp q20, q21, [x2, #224]
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x6f0c06b9 // ushr v25.16b, v21.16b, #4
+	WORD $0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x4f90ea40 // sdot v0.4s, v18.16b, v16.4b[2]
+	WORD $0x4f91ea44 // sdot v4.4s, v18.16b, v17.4b[2]
+	WORD $0x4f90ea61 // sdot v1.4s, v19.16b, v16.4b[2]
+	WORD $0x4f91ea65 // sdot v5.4s, v19.16b, v17.4b[2]
+	WORD $0x4f90ea82 // sdot v2.4s, v20.16b, v16.4b[2]
+	WORD $0x4f91ea86 // sdot v6.4s, v20.16b, v17.4b[2]
+	WORD $0x4f90eaa3 // sdot v3.4s, v21.16b, v16.4b[2]
+	WORD $0x4f91eaa7 // sdot v7.4s, v21.16b, v17.4b[2]
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x4fb0eac0 // sdot v0.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb1eac4 // sdot v4.4s, v22.16b, v17.4b[3]
+	WORD $0x4fb0eae1 // sdot v1.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb1eae5 // sdot v5.4s, v23.16b, v17.4b[3]
+	WORD $0x4fb0eb02 // sdot v2.4s, v24.16b, v16.4b[3]
+	WORD $0x4fb1eb06 // sdot v6.4s, v24.16b, v17.4b[3]
+	WORD $0x4fb0eb23 // sdot v3.4s, v25.16b, v16.4b[3]
+	WORD $0x4fb1eb27 // sdot v7.4s, v25.16b, v17.4b[3]
+	WORD $0x3dc00490 // ldr q16, [x4, #16]
+	WORD $0x3dc00531 // ldr q17, [x9, #16]
+	WORD $0xad4a4c52 // ldp q18, q19, [x2, #320]
+	WORD $0xad4b5454 // ldp q20, q21, [x2, #352]
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x6f0c06b9 // ushr v25.16b, v21.16b, #4
+	WORD $0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x4f90e240 // sdot v0.4s, v18.16b, v16.4b[0]
+	WORD $0x4f91e244 // sdot v4.4s, v18.16b, v17.4b[0]
+	WORD $0x4f90e261 // sdot v1.4s, v19.16b, v16.4b[0]
+	WORD $0x4f91e265 // sdot v5.4s, v19.16b, v17.4b[0]
+	WORD $0x4f90e282 // sdot v2.4s, v20.16b, v16.4b[0]
+	WORD $0x4f91e286 // sdot v6.4s, v20.16b, v17.4b[0]
+	WORD $0x4f90e2a3 // sdot v3.4s, v21.16b, v16.4b[0]
+	WORD $0x4f91e2a7 // sdot v7.4s, v21.16b, v17.4b[0]
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x4fb0e2c0 // sdot v0.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb1e2c4 // sdot v4.4s, v22.16b, v17.4b[1]
+	WORD $0x4fb0e2e1 // sdot v1.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb1e2e5 // sdot v5.4s, v23.16b, v17.4b[1]
+	WORD $0x4fb0e302 // sdot v2.4s, v24.16b, v16.4b[1]
+	WORD $0x4fb1e306 // sdot v6.4s, v24.16b, v17.4b[1]
+	WORD $0x4fb0e323 // sdot v3.4s, v25.16b, v16.4b[1]
+	WORD $0x4fb1e327 // sdot v7.4s, v25.16b, v17.4b[1]
+	WORD $0xad4e4c52 // ldp q18, q19, [x2, #448]
+	WORD $0xad4f5454 // ldp q20, q21, [x2, #480]
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x6f0c06b9 // ushr v25.16b, v21.16b, #4
+	WORD $0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x4f90ea40 // sdot v0.4s, v18.16b, v16.4b[2]
+	WORD $0x4f91ea44 // sdot v4.4s, v18.16b, v17.4b[2]
+	WORD $0x4f90ea61 // sdot v1.4s, v19.16b, v16.4b[2]
+	WORD $0x4f91ea65 // sdot v5.4s, v19.16b, v17.4b[2]
+	WORD $0x4f90ea82 // sdot v2.4s, v20.16b, v16.4b[2]
+	WORD $0x4f91ea86 // sdot v6.4s, v20.16b, v17.4b[2]
+	WORD $0x4f90eaa3 // sdot v3.4s, v21.16b, v16.4b[2]
+	WORD $0x4f91eaa7 // sdot v7.4s, v21.16b, v17.4b[2]
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x4fb0eac0 // sdot v0.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb1eac4 // sdot v4.4s, v22.16b, v17.4b[3]
+	WORD $0x4fb0eae1 // sdot v1.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb1eae5 // sdot v5.4s, v23.16b, v17.4b[3]
+	WORD $0x4fb0eb02 // sdot v2.4s, v24.16b, v16.4b[3]
+	WORD $0x4fb1eb06 // sdot v6.4s, v24.16b, v17.4b[3]
+	WORD $0x4fb0eb23 // sdot v3.4s, v25.16b, v16.4b[3]
+	WORD $0x4fb1eb27 // sdot v7.4s, v25.16b, v17.4b[3]
+	WORD $0x3dc00070 // ldr q16, [x3]
+	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
+	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
+	WORD $0xfd4000b6 // ldr d22, [x5]
+	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
+	WORD $0x6e30dc00 // fmul v0.4s, v0.4s, v16.4s
+	WORD $0x4f961008 // fmla v8.4s, v0.4s, v22.s[0]
+	WORD $0x4ebfd421 // fsub v1.4s, v1.4s, v31.4s
+	WORD $0x6e31dc21 // fmul v1.4s, v1.4s, v17.4s
+	WORD $0x4f961029 // fmla v9.4s, v1.4s, v22.s[0]
+	WORD $0xfd400156 // ldr d22, [x10]
+	WORD $0x4ebfd484 // fsub v4.4s, v4.4s, v31.4s
+	WORD $0x6e30dc84 // fmul v4.4s, v4.4s, v16.4s
+	WORD $0x4f96108c // fmla v12.4s, v4.4s, v22.s[0]
+	WORD $0x4ebfd4a5 // fsub v5.4s, v5.4s, v31.4s
+	WORD $0x6e31dca5 // fmul v5.4s, v5.4s, v17.4s
+	WORD $0x4f9610ad // fmla v13.4s, v5.4s, v22.s[0]
+	WORD $0x3dc00470 // ldr q16, [x3, #16]
+	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
+	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
+	WORD $0xfd4000b6 // ldr d22, [x5]
+	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
+	WORD $0x6e30dc42 // fmul v2.4s, v2.4s, v16.4s
+	WORD $0x4f96104a // fmla v10.4s, v2.4s, v22.s[0]
+	WORD $0x4ebfd463 // fsub v3.4s, v3.4s, v31.4s
+	WORD $0x6e31dc63 // fmul v3.4s, v3.4s, v17.4s
+	WORD $0x4f96106b // fmla v11.4s, v3.4s, v22.s[0]
+	WORD $0xfd400156 // ldr d22, [x10]
+	WORD $0x4ebfd4c6 // fsub v6.4s, v6.4s, v31.4s
+	WORD $0x6e30dcc6 // fmul v6.4s, v6.4s, v16.4s
+	WORD $0x4f9610ce // fmla v14.4s, v6.4s, v22.s[0]
+	WORD $0x4ebfd4e7 // fsub v7.4s, v7.4s, v31.4s
+	WORD $0x6e31dce7 // fmul v7.4s, v7.4s, v17.4s
+	WORD $0x4f9610ef // fmla v15.4s, v7.4s, v22.s[0]
+	ADD $704, R2
+	ADD $704, R3
+	ADD $32, R4
+	ADD $8, R5
+	ADD $8, R7
+	ADD $32, R9
+	ADD $8, R10
+	ADD $8, R11
+	SUBS $1, R1
+	BNE loop2
+	WORD $0xad0024c8 // stp q8, q9, [x6]
+	WORD $0xad012cca // stp q10, q11, [x6, #32]
+	WORD $0xad00358c // stp q12, q13, [x12]
+	WORD $0xad013d8e // stp q14, q15, [x12, #32]
+	ADD $1, R0
+	CMP $2, R0
+	BNE half2
+	RET
+rows5:
+	WORD $0x4f00e5fe // movi v30.16b, #0xf
+	MOVD $0x4b400000, R0
+	VDUP R0, V31.S4
+	MOVD $0, R0
+half5:
+	MOVD blocks+16(FP), R1
+	MOVD w+8(FP), R2
+	ADD R0<<5, R2, R3
+	ADD R0<<6, R2, R2
+	MOVD q+24(FP), R4
+	MOVD s+32(FP), R5
+	MOVD y+48(FP), R6
+	ADD R0<<6, R6, R6
+	MOVD n+40(FP), R7
+	LSL $5, R1, R8
+	ADD R8<<0, R4, R9
+	ADD R8<<0, R9, R10
+	ADD R8<<0, R10, R11
+	ADD R8<<0, R11, R12
+	LSL $3, R1, R8
+	ADD R8<<0, R5, R13
+	ADD R8<<0, R13, R14
+	ADD R8<<0, R14, R15
+	ADD R8<<0, R15, R16
+	ADD R8<<0, R7, R17
+	ADD R8<<0, R17, R19
+	ADD R8<<0, R19, R20
+	ADD R8<<0, R20, R21
+	MOVD stride+56(FP), R8
+	ADD R8<<0, R6, R22
+	ADD R8<<0, R22, R23
+	ADD R8<<0, R23, R24
+	ADD R8<<0, R24, R25
+	WORD $0x4f000419 // movi v25.4s, #0x0
+	WORD $0x4f00041a // movi v26.4s, #0x0
+	WORD $0xad0068d9 // stp q25, q26, [x6]
+	WORD $0xad0168d9 // stp q25, q26, [x6, #32]
+	WORD $0xad006ad9 // stp q25, q26, [x22]
+	WORD $0xad016ad9 // stp q25, q26, [x22, #32]
+	WORD $0xad006af9 // stp q25, q26, [x23]
+	WORD $0xad016af9 // stp q25, q26, [x23, #32]
+	WORD $0xad006b19 // stp q25, q26, [x24]
+	WORD $0xad016b19 // stp q25, q26, [x24, #32]
+	WORD $0xad006b39 // stp q25, q26, [x25]
+	WORD $0xad016b39 // stp q25, q26, [x25, #32]
+loop5:
+	WORD $0x4d40c8e0 // ld1r {v0.4s}, [x7]
+	WORD $0x4f3d0400 // sshr v0.4s, v0.4s, #3
+	WORD $0x4ebf8400 // add v0.4s, v0.4s, v31.4s
+	WORD $0x4ea01c01 // mov v1.16b, v0.16b
+	WORD $0x4ea01c02 // mov v2.16b, v0.16b
+	WORD $0x4ea01c03 // mov v3.16b, v0.16b
+	WORD $0x4d40ca24 // ld1r {v4.4s}, [x17]
+	WORD $0x4f3d0484 // sshr v4.4s, v4.4s, #3
+	WORD $0x4ebf8484 // add v4.4s, v4.4s, v31.4s
+	WORD $0x4ea41c85 // mov v5.16b, v4.16b
+	WORD $0x4ea41c86 // mov v6.16b, v4.16b
+	WORD $0x4ea41c87 // mov v7.16b, v4.16b
+	WORD $0x4d40ca68 // ld1r {v8.4s}, [x19]
+	WORD $0x4f3d0508 // sshr v8.4s, v8.4s, #3
+	WORD $0x4ebf8508 // add v8.4s, v8.4s, v31.4s
+	WORD $0x4ea81d09 // mov v9.16b, v8.16b
+	WORD $0x4ea81d0a // mov v10.16b, v8.16b
+	WORD $0x4ea81d0b // mov v11.16b, v8.16b
+	WORD $0x4d40ca8c // ld1r {v12.4s}, [x20]
+	WORD $0x4f3d058c // sshr v12.4s, v12.4s, #3
+	WORD $0x4ebf858c // add v12.4s, v12.4s, v31.4s
+	WORD $0x4eac1d8d // mov v13.16b, v12.16b
+	WORD $0x4eac1d8e // mov v14.16b, v12.16b
+	WORD $0x4eac1d8f // mov v15.16b, v12.16b
+	WORD $0x4d40cab0 // ld1r {v16.4s}, [x21]
+	WORD $0x4f3d0610 // sshr v16.4s, v16.4s, #3
+	WORD $0x4ebf8610 // add v16.4s, v16.4s, v31.4s
+	WORD $0x4eb01e11 // mov v17.16b, v16.16b
+	WORD $0x4eb01e12 // mov v18.16b, v16.16b
+	WORD $0x4eb01e13 // mov v19.16b, v16.16b
+	WORD $0x3dc00094 // ldr q20, [x4]
+	WORD $0x3dc00135 // ldr q21, [x9]
+	WORD $0x3dc00156 // ldr q22, [x10]
+	WORD $0x3dc00177 // ldr q23, [x11]
+	WORD $0x3dc00198 // ldr q24, [x12]
+	WORD $0xad426859 // ldp q25, q26, [x2, #64]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57ba // sli v26.16b, v29.16b, #4
+	WORD $0x4f94e320 // sdot v0.4s, v25.16b, v20.4b[0]
+	WORD $0x4f95e324 // sdot v4.4s, v25.16b, v21.4b[0]
+	WORD $0x4f96e328 // sdot v8.4s, v25.16b, v22.4b[0]
+	WORD $0x4f97e32c // sdot v12.4s, v25.16b, v23.4b[0]
+	WORD $0x4f98e330 // sdot v16.4s, v25.16b, v24.4b[0]
+	WORD $0x4f94e341 // sdot v1.4s, v26.16b, v20.4b[0]
+	WORD $0x4f95e345 // sdot v5.4s, v26.16b, v21.4b[0]
+	WORD $0x4f96e349 // sdot v9.4s, v26.16b, v22.4b[0]
+	WORD $0x4f97e34d // sdot v13.4s, v26.16b, v23.4b[0]
+	WORD $0x4f98e351 // sdot v17.4s, v26.16b, v24.4b[0]
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bc // sli v28.16b, v29.16b, #4
+	WORD $0x4fb4e360 // sdot v0.4s, v27.16b, v20.4b[1]
+	WORD $0x4fb5e364 // sdot v4.4s, v27.16b, v21.4b[1]
+	WORD $0x4fb6e368 // sdot v8.4s, v27.16b, v22.4b[1]
+	WORD $0x4fb7e36c // sdot v12.4s, v27.16b, v23.4b[1]
+	WORD $0x4fb8e370 // sdot v16.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb4e381 // sdot v1.4s, v28.16b, v20.4b[1]
+	WORD $0x4fb5e385 // sdot v5.4s, v28.16b, v21.4b[1]
+	WORD $0x4fb6e389 // sdot v9.4s, v28.16b, v22.4b[1]
+	WORD $0x4fb7e38d // sdot v13.4s, v28.16b, v23.4b[1]
+	WORD $0x4fb8e391 // sdot v17.4s, v28.16b, v24.4b[1]
+	WORD $0xad436859 // ldp q25, q26, [x2, #96]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57ba // sli v26.16b, v29.16b, #4
+	WORD $0x4f94e322 // sdot v2.4s, v25.16b, v20.4b[0]
+	WORD $0x4f95e326 // sdot v6.4s, v25.16b, v21.4b[0]
+	WORD $0x4f96e32a // sdot v10.4s, v25.16b, v22.4b[0]
+	WORD $0x4f97e32e // sdot v14.4s, v25.16b, v23.4b[0]
+	WORD $0x4f98e332 // sdot v18.4s, v25.16b, v24.4b[0]
+	WORD $0x4f94e343 // sdot v3.4s, v26.16b, v20.4b[0]
+	WORD $0x4f95e347 // sdot v7.4s, v26.16b, v21.4b[0]
+	WORD $0x4f96e34b // sdot v11.4s, v26.16b, v22.4b[0]
+	WORD $0x4f97e34f // sdot v15.4s, v26.16b, v23.4b[0]
+	WORD $0x4f98e353 // sdot v19.4s, v26.16b, v24.4b[0]
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bc // sli v28.16b, v29.16b, #4
+	WORD $0x4fb4e362 // sdot v2.4s, v27.16b, v20.4b[1]
+	WORD $0x4fb5e366 // sdot v6.4s, v27.16b, v21.4b[1]
+	WORD $0x4fb6e36a // sdot v10.4s, v27.16b, v22.4b[1]
+	WORD $0x4fb7e36e // sdot v14.4s, v27.16b, v23.4b[1]
+	WORD $0x4fb8e372 // sdot v18.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb4e383 // sdot v3.4s, v28.16b, v20.4b[1]
+	WORD $0x4fb5e387 // sdot v7.4s, v28.16b, v21.4b[1]
+	WORD $0x4fb6e38b // sdot v11.4s, v28.16b, v22.4b[1]
+	WORD $0x4fb7e38f // sdot v15.4s, v28.16b, v23.4b[1]
+	WORD $0x4fb8e393 // sdot v19.4s, v28.16b, v24.4b[1]
+	WORD $0xad466859 // ldp q25, q26, [x2, #192]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57ba // sli v26.16b, v29.16b, #4
+	WORD $0x4f94eb20 // sdot v0.4s, v25.16b, v20.4b[2]
+	WORD $0x4f95eb24 // sdot v4.4s, v25.16b, v21.4b[2]
+	WORD $0x4f96eb28 // sdot v8.4s, v25.16b, v22.4b[2]
+	WORD $0x4f97eb2c // sdot v12.4s, v25.16b, v23.4b[2]
+	WORD $0x4f98eb30 // sdot v16.4s, v25.16b, v24.4b[2]
+	WORD $0x4f94eb41 // sdot v1.4s, v26.16b, v20.4b[2]
+	WORD $0x4f95eb45 // sdot v5.4s, v26.16b, v21.4b[2]
+	WORD $0x4f96eb49 // sdot v9.4s, v26.16b, v22.4b[2]
+	WORD $0x4f97eb4d // sdot v13.4s, v26.16b, v23.4b[2]
+	WORD $0x4f98eb51 // sdot v17.4s, v26.16b, v24.4b[2]
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bc // sli v28.16b, v29.16b, #4
+	WORD $0x4fb4eb60 // sdot v0.4s, v27.16b, v20.4b[3]
+	WORD $0x4fb5eb64 // sdot v4.4s, v27.16b, v21.4b[3]
+	WORD $0x4fb6eb68 // sdot v8.4s, v27.16b, v22.4b[3]
+	WORD $0x4fb7eb6c // sdot v12.4s, v27.16b, v23.4b[3]
+	WORD $0x4fb8eb70 // sdot v16.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb4eb81 // sdot v1.4s, v28.16b, v20.4b[3]
+	WORD $0x4fb5eb85 // sdot v5.4s, v28.16b, v21.4b[3]
+	WORD $0x4fb6eb89 // sdot v9.4s, v28.16b, v22.4b[3]
+	WORD $0x4fb7eb8d // sdot v13.4s, v28.16b, v23.4b[3]
+	WORD $0x4fb8eb91 // sdot v17.4s, v28.16b, v24.4b[3]
+	WORD $0xad476859 // ldp q25, q26, [x2, #224]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57ba // sli v26.16b, v29.16b, #4
+	WORD $0x4f94eb22 // sdot v2.4s, v25.16b, v20.4b[2]
+	WORD $0x4f95eb26 // sdot v6.4s, v25.16b, v21.4b[2]
+	WORD $0x4f96eb2a // sdot v10.4s, v25.16b, v22.4b[2]
+	WORD $0x4f97eb2e // sdot v14.4s, v25.16b, v23.4b[2]
+	WORD $0x4f98eb32 // sdot v18.4s, v25.16b, v24.4b[2]
+	WORD $0x4f94eb43 // sdot v3.4s, v26.16b, v20.4b[2]
+	WORD $0x4f95eb47 // sdot v7.4s, v26.16b, v21.4b[2]
+	WORD $0x4f96eb4b // sdot v11.4s, v26.16b, v22.4b[2]
+	WORD $0x4f97eb4f // sdot v15.4s, v26.16b, v23.4b[2]
+	WORD $0x4f98eb53 // sdot v19.4s, v26.16b, v24.4b[2]
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bc // sli v28.16b, v29.16b, #4
+	WORD $0x4fb4eb62 // sdot v2.4s, v27.16b, v20.4b[3]
+	WORD $0x4fb5eb66 // sdot v6.4s, v27.16b, v21.4b[3]
+	WORD $0x4fb6eb6a // sdot v10.4s, v27.16b, v22.4b[3]
+	WORD $0x4fb7eb6e // sdot v14.4s, v27.16b, v23.4b[3]
+	WORD $0x4fb8eb72 // sdot v18.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb4eb83 // sdot v3.4s, v28.16b, v20.4b[3]
+	WORD $0x4fb5eb87 // sdot v7.4s, v28.16b, v21.4b[3]
+	WORD $0x4fb6eb8b // sdot v11.4s, v28.16b, v22.4b[3]
+	WORD $0x4fb7eb8f // sdot v15.4s, v28.16b, v23.4b[3]
+	WORD $0x4fb8eb93 // sdot v19.4s, v28.16b, v24.4b[3]
+	WORD $0x3dc00494 // ldr q20, [x4, #16]
+	WORD $0x3dc00535 // ldr q21, [x9, #16]
+	WORD $0x3dc00556 // ldr q22, [x10, #16]
+	WORD $0x3dc00577 // ldr q23, [x11, #16]
+	WORD $0x3dc00598 // ldr q24, [x12, #16]
+	WORD $0xad4a6859 // ldp q25, q26, [x2, #320]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57ba // sli v26.16b, v29.16b, #4
+	WORD $0x4f94e320 // sdot v0.4s, v25.16b, v20.4b[0]
+	WORD $0x4f95e324 // sdot v4.4s, v25.16b, v21.4b[0]
+	WORD $0x4f96e328 // sdot v8.4s, v25.16b, v22.4b[0]
+	WORD $0x4f97e32c // sdot v12.4s, v25.16b, v23.4b[0]
+	WORD $0x4f98e330 // sdot v16.4s, v25.16b, v24.4b[0]
+	WORD $0x4f94e341 // sdot v1.4s, v26.16b, v20.4b[0]
+	WORD $0x4f95e345 // sdot v5.4s, v26.16b, v21.4b[0]
+	WORD $0x4f96e349 // sdot v9.4s, v26.16b, v22.4b[0]
+	WORD $0x4f97e34d // sdot v13.4s, v26.16b, v23.4b[0]
+	WORD $0x4f98e351 // sdot v17.4s, v26.16b, v24.4b[0]
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bc // sli v28.16b, v29.16b, #4
+	WORD $0x4fb4e360 // sdot v0.4s, v27.16b, v20.4b[1]
+	WORD $0x4fb5e364 // sdot v4.4s, v27.16b, v21.4b[1]
+	WORD $0x4fb6e368 // sdot v8.4s, v27.16b, v22.4b[1]
+	WORD $0x4fb7e36c // sdot v12.4s, v27.16b, v23.4b[1]
+	WORD $0x4fb8e370 // sdot v16.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb4e381 // sdot v1.4s, v28.16b, v20.4b[1]
+	WORD $0x4fb5e385 // sdot v5.4s, v28.16b, v21.4b[1]
+	WORD $0x4fb6e389 // sdot v9.4s, v28.16b, v22.4b[1]
+	WORD $0x4fb7e38d // sdot v13.4s, v28.16b, v23.4b[1]
+	WORD $0x4fb8e391 // sdot v17.4s, v28.16b, v24.4b[1]
+	WORD $0xad4b6859 // ldp q25, q26, [x2, #352]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57ba // sli v26.16b, v29.16b, #4
+	WORD $0x4f94e322 // sdot v2.4s, v25.16b, v20.4b[0]
+	WORD $0x4f95e326 // sdot v6.4s, v25.16b, v21.4b[0]
+	WORD $0x4f96e32a // sdot v10.4s, v25.16b, v22.4b[0]
+	WORD $0x4f97e32e // sdot v14.4s, v25.16b, v23.4b[0]
+	WORD $0x4f98e332 // sdot v18.4s, v25.16b, v24.4b[0]
+	WORD $0x4f94e343 // sdot v3.4s, v26.16b, v20.4b[0]
+	WORD $0x4f95e347 // sdot v7.4s, v26.16b, v21.4b[0]
+	WORD $0x4f96e34b // sdot v11.4s, v26.16b, v22.4b[0]
+	WORD $0x4f97e34f // sdot v15.4s, v26.16b, v23.4b[0]
+	WORD $0x4f98e353 // sdot v19.4s, v26.16b, v24.4b[0]
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bc // sli v28.16b, v29.16b, #4
+	WORD $0x4fb4e362 // sdot v2.4s, v27.16b, v20.4b[1]
+	WORD $0x4fb5e366 // sdot v6.4s, v27.16b, v21.4b[1]
+	WORD $0x4fb6e36a // sdot v10.4s, v27.16b, v22.4b[1]
+	WORD $0x4fb7e36e // sdot v14.4s, v27.16b, v23.4b[1]
+	WORD $0x4fb8e372 // sdot v18.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb4e383 // sdot v3.4s, v28.16b, v20.4b[1]
+	WORD $0x4fb5e387 // sdot v7.4s, v28.16b, v21.4b[1]
+	WORD $0x4fb6e38b // sdot v11.4s, v28.16b, v22.4b[1]
+	WORD $0x4fb7e38f // sdot v15.4s, v28.16b, v23.4b[1]
+	WORD $0x4fb8e393 // sdot v19.4s, v28.16b, v24.4b[1]
+	WORD $0xad4e6859 // ldp q25, q26, [x2, #448]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57ba // sli v26.16b, v29.16b, #4
+	WORD $0x4f94eb20 // sdot v0.4s, v25.16b, v20.4b[2]
+	WORD $0x4f95eb24 // sdot v4.4s, v25.16b, v21.4b[2]
+	WORD $0x4f96eb28 // sdot v8.4s, v25.16b, v22.4b[2]
+	WORD $0x4f97eb2c // sdot v12.4s, v25.16b, v23.4b[2]
+	WORD $0x4f98eb30 // sdot v16.4s, v25.16b, v24.4b[2]
+	WORD $0x4f94eb41 // sdot v1.4s, v26.16b, v20.4b[2]
+	WORD $0x4f95eb45 // sdot v5.4s, v26.16b, v21.4b[2]
+	WORD $0x4f96eb49 // sdot v9.4s, v26.16b, v22.4b[2]
+	WORD $0x4f97eb4d // sdot v13.4s, v26.16b, v23.4b[2]
+	WORD $0x4f98eb51 // sdot v17.4s, v26.16b, v24.4b[2]
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bc // sli v28.16b, v29.16b, #4
+	WORD $0x4fb4eb60 // sdot v0.4s, v27.16b, v20.4b[3]
+	WORD $0x4fb5eb64 // sdot v4.4s, v27.16b, v21.4b[3]
+	WORD $0x4fb6eb68 // sdot v8.4s, v27.16b, v22.4b[3]
+	WORD $0x4fb7eb6c // sdot v12.4s, v27.16b, v23.4b[3]
+	WORD $0x4fb8eb70 // sdot v16.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb4eb81 // sdot v1.4s, v28.16b, v20.4b[3]
+	WORD $0x4fb5eb85 // sdot v5.4s, v28.16b, v21.4b[3]
+	WORD $0x4fb6eb89 // sdot v9.4s, v28.16b, v22.4b[3]
+	WORD $0x4fb7eb8d // sdot v13.4s, v28.16b, v23.4b[3]
+	WORD $0x4fb8eb91 // sdot v17.4s, v28.16b, v24.4b[3]
+	WORD $0xad4f6859 // ldp q25, q26, [x2, #480]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57ba // sli v26.16b, v29.16b, #4
+	WORD $0x4f94eb22 // sdot v2.4s, v25.16b, v20.4b[2]
+	WORD $0x4f95eb26 // sdot v6.4s, v25.16b, v21.4b[2]
+	WORD $0x4f96eb2a // sdot v10.4s, v25.16b, v22.4b[2]
+	WORD $0x4f97eb2e // sdot v14.4s, v25.16b, v23.4b[2]
+	WORD $0x4f98eb32 // sdot v18.4s, v25.16b, v24.4b[2]
+	WORD $0x4f94eb43 // sdot v3.4s, v26.16b, v20.4b[2]
+	WORD $0x4f95eb47 // sdot v7.4s, v26.16b, v21.4b[2]
+	WORD $0x4f96eb4b // sdot v11.4s, v26.16b, v22.4b[2]
+	WORD $0x4f97eb4f // sdot v15.4s, v26.16b, v23.4b[2]
+	WORD $0x4f98eb53 // sdot v19.4s, v26.16b, v24.4b[2]
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bc // sli v28.16b, v29.16b, #4
+	WORD $0x4fb4eb62 // sdot v2.4s, v27.16b, v20.4b[3]
+	WORD $0x4fb5eb66 // sdot v6.4s, v27.16b, v21.4b[3]
+	WORD $0x4fb6eb6a // sdot v10.4s, v27.16b, v22.4b[3]
+	WORD $0x4fb7eb6e // sdot v14.4s, v27.16b, v23.4b[3]
+	WORD $0x4fb8eb72 // sdot v18.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb4eb83 // sdot v3.4s, v28.16b, v20.4b[3]
+	WORD $0x4fb5eb87 // sdot v7.4s, v28.16b, v21.4b[3]
+	WORD $0x4fb6eb8b // sdot v11.4s, v28.16b, v22.4b[3]
+	WORD $0x4fb7eb8f // sdot v15.4s, v28.16b, v23.4b[3]
+	WORD $0x4fb8eb93 // sdot v19.4s, v28.16b, v24.4b[3]
+	WORD $0x3dc00074 // ldr q20, [x3]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0xfd4000ba // ldr d26, [x5]
+	WORD $0xad4064d8 // ldp q24, q25, [x6]
+	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
+	WORD $0x6e34dc00 // fmul v0.4s, v0.4s, v20.4s
+	WORD $0x4f9a1018 // fmla v24.4s, v0.4s, v26.s[0]
+	WORD $0x4ebfd421 // fsub v1.4s, v1.4s, v31.4s
+	WORD $0x6e35dc21 // fmul v1.4s, v1.4s, v21.4s
+	WORD $0x4f9a1039 // fmla v25.4s, v1.4s, v26.s[0]
+	WORD $0xad0064d8 // stp q24, q25, [x6]
+	WORD $0xfd4001ba // ldr d26, [x13]
+	WORD $0xad4066d8 // ldp q24, q25, [x22]
+	WORD $0x4ebfd484 // fsub v4.4s, v4.4s, v31.4s
+	WORD $0x6e34dc84 // fmul v4.4s, v4.4s, v20.4s
+	WORD $0x4f9a1098 // fmla v24.4s, v4.4s, v26.s[0]
+	WORD $0x4ebfd4a5 // fsub v5.4s, v5.4s, v31.4s
+	WORD $0x6e35dca5 // fmul v5.4s, v5.4s, v21.4s
+	WORD $0x4f9a10b9 // fmla v25.4s, v5.4s, v26.s[0]
+	WORD $0xad0066d8 // stp q24, q25, [x22]
+	WORD $0xfd4001da // ldr d26, [x14]
+	WORD $0xad4066f8 // ldp q24, q25, [x23]
+	WORD $0x4ebfd508 // fsub v8.4s, v8.4s, v31.4s
+	WORD $0x6e34dd08 // fmul v8.4s, v8.4s, v20.4s
+	WORD $0x4f9a1118 // fmla v24.4s, v8.4s, v26.s[0]
+	WORD $0x4ebfd529 // fsub v9.4s, v9.4s, v31.4s
+	WORD $0x6e35dd29 // fmul v9.4s, v9.4s, v21.4s
+	WORD $0x4f9a1139 // fmla v25.4s, v9.4s, v26.s[0]
+	WORD $0xad0066f8 // stp q24, q25, [x23]
+	WORD $0xfd4001fa // ldr d26, [x15]
+	WORD $0xad406718 // ldp q24, q25, [x24]
+	WORD $0x4ebfd58c // fsub v12.4s, v12.4s, v31.4s
+	WORD $0x6e34dd8c // fmul v12.4s, v12.4s, v20.4s
+	WORD $0x4f9a1198 // fmla v24.4s, v12.4s, v26.s[0]
+	WORD $0x4ebfd5ad // fsub v13.4s, v13.4s, v31.4s
+	WORD $0x6e35ddad // fmul v13.4s, v13.4s, v21.4s
+	WORD $0x4f9a11b9 // fmla v25.4s, v13.4s, v26.s[0]
+	WORD $0xad006718 // stp q24, q25, [x24]
+	WORD $0xfd40021a // ldr d26, [x16]
+	WORD $0xad406738 // ldp q24, q25, [x25]
+	WORD $0x4ebfd610 // fsub v16.4s, v16.4s, v31.4s
+	WORD $0x6e34de10 // fmul v16.4s, v16.4s, v20.4s
+	WORD $0x4f9a1218 // fmla v24.4s, v16.4s, v26.s[0]
+	WORD $0x4ebfd631 // fsub v17.4s, v17.4s, v31.4s
+	WORD $0x6e35de31 // fmul v17.4s, v17.4s, v21.4s
+	WORD $0x4f9a1239 // fmla v25.4s, v17.4s, v26.s[0]
+	WORD $0xad006738 // stp q24, q25, [x25]
+	WORD $0x3dc00474 // ldr q20, [x3, #16]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0xfd4000ba // ldr d26, [x5]
+	WORD $0xad4164d8 // ldp q24, q25, [x6, #32]
+	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
+	WORD $0x6e34dc42 // fmul v2.4s, v2.4s, v20.4s
+	WORD $0x4f9a1058 // fmla v24.4s, v2.4s, v26.s[0]
+	WORD $0x4ebfd463 // fsub v3.4s, v3.4s, v31.4s
+	WORD $0x6e35dc63 // fmul v3.4s, v3.4s, v21.4s
+	WORD $0x4f9a1079 // fmla v25.4s, v3.4s, v26.s[0]
+	WORD $0xad0164d8 // stp q24, q25, [x6, #32]
+	WORD $0xfd4001ba // ldr d26, [x13]
+	WORD $0xad4166d8 // ldp q24, q25, [x22, #32]
+	WORD $0x4ebfd4c6 // fsub v6.4s, v6.4s, v31.4s
+	WORD $0x6e34dcc6 // fmul v6.4s, v6.4s, v20.4s
+	WORD $0x4f9a10d8 // fmla v24.4s, v6.4s, v26.s[0]
+	WORD $0x4ebfd4e7 // fsub v7.4s, v7.4s, v31.4s
+	WORD $0x6e35dce7 // fmul v7.4s, v7.4s, v21.4s
+	WORD $0x4f9a10f9 // fmla v25.4s, v7.4s, v26.s[0]
+	WORD $0xad0166d8 // stp q24, q25, [x22, #32]
+	WORD $0xfd4001da // ldr d26, [x14]
+	WORD $0xad4166f8 // ldp q24, q25, [x23, #32]
+	WORD $0x4ebfd54a // fsub v10.4s, v10.4s, v31.4s
+	WORD $0x6e34dd4a // fmul v10.4s, v10.4s, v20.4s
+	WORD $0x4f9a1158 // fmla v24.4s, v10.4s, v26.s[0]
+	WORD $0x4ebfd56b // fsub v11.4s, v11.4s, v31.4s
+	WORD $0x6e35dd6b // fmul v11.4s, v11.4s, v21.4s
+	WORD $0x4f9a1179 // fmla v25.4s, v11.4s, v26.s[0]
+	WORD $0xad0166f8 // stp q24, q25, [x23, #32]
+	WORD $0xfd4001fa // ldr d26, [x15]
+	WORD $0xad416718 // ldp q24, q25, [x24, #32]
+	WORD $0x4ebfd5ce // fsub v14.4s, v14.4s, v31.4s
+	WORD $0x6e34ddce // fmul v14.4s, v14.4s, v20.4s
+	WORD $0x4f9a11d8 // fmla v24.4s, v14.4s, v26.s[0]
+	WORD $0x4ebfd5ef // fsub v15.4s, v15.4s, v31.4s
+	WORD $0x6e35ddef // fmul v15.4s, v15.4s, v21.4s
+	WORD $0x4f9a11f9 // fmla v25.4s, v15.4s, v26.s[0]
+	WORD $0xad016718 // stp q24, q25, [x24, #32]
+	WORD $0xfd40021a // ldr d26, [x16]
+	WORD $0xad416738 // ldp q24, q25, [x25, #32]
+	WORD $0x4ebfd652 // fsub v18.4s, v18.4s, v31.4s
+	WORD $0x6e34de52 // fmul v18.4s, v18.4s, v20.4s
+	WORD $0x4f9a1258 // fmla v24.4s, v18.4s, v26.s[0]
+	WORD $0x4ebfd673 // fsub v19.4s, v19.4s, v31.4s
+	WORD $0x6e35de73 // fmul v19.4s, v19.4s, v21.4s
+	WORD $0x4f9a1279 // fmla v25.4s, v19.4s, v26.s[0]
+	WORD $0xad016738 // stp q24, q25, [x25, #32]
+	ADD $704, R2
+	ADD $704, R3
+	ADD $32, R4
+	ADD $8, R5
+	ADD $8, R7
+	ADD $32, R9
+	ADD $8, R13
+	ADD $8, R17
+	ADD $32, R10
+	ADD $8, R14
+	ADD $8, R19
+	ADD $32, R11
+	ADD $8, R15
+	ADD $8, R20
+	ADD $32, R12
+	ADD $8, R16
+	ADD $8, R21
 	SUBS $1, R1
 	BNE loop5
 	ADD $1, R0
@@ -4339,15 +5693,19 @@ TEXT ·p8NEON(SB), NOSPLIT, $0-64
 	BEQ rows3
 	CMP $2, R0
 	BEQ rows2
+	WORD $0x4f00e5fe // movi v30.16b, #0xf
 	WORD $0x4f04e41e // movi v30.16b, #0x80
 	MOVD $0x4b400000, R0
 	VDUP R0, V31.S4
+	MOVD $0, R0
 	MOVD blocks+16(FP), R1
 	MOVD w+8(FP), R2
-	MOVD q+24(FP), R3
-	MOVD s+32(FP), R4
-	MOVD y+48(FP), R5
-	MOVD R2, R6
+	ADD R0<<5, R2, R3
+	ADD R0<<6, R2, R2
+	MOVD q+24(FP), R4
+	MOVD s+32(FP), R5
+	MOVD y+48(FP), R6
+	ADD R0<<6, R6, R6
 	WORD $0x4f000408 // movi v8.4s, #0x0
 	WORD $0x4f000409 // movi v9.4s, #0x0
 	WORD $0x4f00040a // movi v10.4s, #0x0
@@ -4365,7 +5723,7 @@ loop1:
 	WORD $0x4ebf1fe5 // mov v5.16b, v31.16b
 	WORD $0x4ebf1fe6 // mov v6.16b, v31.16b
 	WORD $0x4ebf1fe7 // mov v7.16b, v31.16b
-	WORD $0x3dc00070 // ldr q16, [x3]
+	WORD $0x3dc00090 // ldr q16, [x4]
 	WORD $0xad424851 // ldp q17, q18, [x2, #64]
 	WORD $0xad435053 // ldp q19, q20, [x2, #96]
 	WORD $0x6e3e1e31 // eor v17.16b, v17.16b, v30.16b
@@ -4376,16 +5734,6 @@ loop1:
 	WORD $0x4f90e241 // sdot v1.4s, v18.16b, v16.4b[0]
 	WORD $0x4f90e262 // sdot v2.4s, v19.16b, v16.4b[0]
 	WORD $0x4f90e283 // sdot v3.4s, v20.16b, v16.4b[0]
-	WORD $0xad444851 // ldp q17, q18, [x2, #128]
-	WORD $0xad455053 // ldp q19, q20, [x2, #160]
-	WORD $0x6e3e1e31 // eor v17.16b, v17.16b, v30.16b
-	WORD $0x6e3e1e52 // eor v18.16b, v18.16b, v30.16b
-	WORD $0x6e3e1e73 // eor v19.16b, v19.16b, v30.16b
-	WORD $0x6e3e1e94 // eor v20.16b, v20.16b, v30.16b
-	WORD $0x4f90e224 // sdot v4.4s, v17.16b, v16.4b[0]
-	WORD $0x4f90e245 // sdot v5.4s, v18.16b, v16.4b[0]
-	WORD $0x4f90e266 // sdot v6.4s, v19.16b, v16.4b[0]
-	WORD $0x4f90e287 // sdot v7.4s, v20.16b, v16.4b[0]
 	WORD $0xad464851 // ldp q17, q18, [x2, #192]
 	WORD $0xad475053 // ldp q19, q20, [x2, #224]
 	WORD $0x6e3e1e31 // eor v17.16b, v17.16b, v30.16b
@@ -4396,6 +5744,16 @@ loop1:
 	WORD $0x4fb0e241 // sdot v1.4s, v18.16b, v16.4b[1]
 	WORD $0x4fb0e262 // sdot v2.4s, v19.16b, v16.4b[1]
 	WORD $0x4fb0e283 // sdot v3.4s, v20.16b, v16.4b[1]
+	WORD $0xad444851 // ldp q17, q18, [x2, #128]
+	WORD $0xad455053 // ldp q19, q20, [x2, #160]
+	WORD $0x6e3e1e31 // eor v17.16b, v17.16b, v30.16b
+	WORD $0x6e3e1e52 // eor v18.16b, v18.16b, v30.16b
+	WORD $0x6e3e1e73 // eor v19.16b, v19.16b, v30.16b
+	WORD $0x6e3e1e94 // eor v20.16b, v20.16b, v30.16b
+	WORD $0x4f90e224 // sdot v4.4s, v17.16b, v16.4b[0]
+	WORD $0x4f90e245 // sdot v5.4s, v18.16b, v16.4b[0]
+	WORD $0x4f90e266 // sdot v6.4s, v19.16b, v16.4b[0]
+	WORD $0x4f90e287 // sdot v7.4s, v20.16b, v16.4b[0]
 	WORD $0xad484851 // ldp q17, q18, [x2, #256]
 	WORD $0xad495053 // ldp q19, q20, [x2, #288]
 	WORD $0x6e3e1e31 // eor v17.16b, v17.16b, v30.16b
@@ -4416,16 +5774,6 @@ loop1:
 	WORD $0x4f90ea41 // sdot v1.4s, v18.16b, v16.4b[2]
 	WORD $0x4f90ea62 // sdot v2.4s, v19.16b, v16.4b[2]
 	WORD $0x4f90ea83 // sdot v3.4s, v20.16b, v16.4b[2]
-	WORD $0xad4c4851 // ldp q17, q18, [x2, #384]
-	WORD $0xad4d5053 // ldp q19, q20, [x2, #416]
-	WORD $0x6e3e1e31 // eor v17.16b, v17.16b, v30.16b
-	WORD $0x6e3e1e52 // eor v18.16b, v18.16b, v30.16b
-	WORD $0x6e3e1e73 // eor v19.16b, v19.16b, v30.16b
-	WORD $0x6e3e1e94 // eor v20.16b, v20.16b, v30.16b
-	WORD $0x4f90ea24 // sdot v4.4s, v17.16b, v16.4b[2]
-	WORD $0x4f90ea45 // sdot v5.4s, v18.16b, v16.4b[2]
-	WORD $0x4f90ea66 // sdot v6.4s, v19.16b, v16.4b[2]
-	WORD $0x4f90ea87 // sdot v7.4s, v20.16b, v16.4b[2]
 	WORD $0xad4e4851 // ldp q17, q18, [x2, #448]
 	WORD $0xad4f5053 // ldp q19, q20, [x2, #480]
 	WORD $0x6e3e1e31 // eor v17.16b, v17.16b, v30.16b
@@ -4436,6 +5784,16 @@ loop1:
 	WORD $0x4fb0ea41 // sdot v1.4s, v18.16b, v16.4b[3]
 	WORD $0x4fb0ea62 // sdot v2.4s, v19.16b, v16.4b[3]
 	WORD $0x4fb0ea83 // sdot v3.4s, v20.16b, v16.4b[3]
+	WORD $0xad4c4851 // ldp q17, q18, [x2, #384]
+	WORD $0xad4d5053 // ldp q19, q20, [x2, #416]
+	WORD $0x6e3e1e31 // eor v17.16b, v17.16b, v30.16b
+	WORD $0x6e3e1e52 // eor v18.16b, v18.16b, v30.16b
+	WORD $0x6e3e1e73 // eor v19.16b, v19.16b, v30.16b
+	WORD $0x6e3e1e94 // eor v20.16b, v20.16b, v30.16b
+	WORD $0x4f90ea24 // sdot v4.4s, v17.16b, v16.4b[2]
+	WORD $0x4f90ea45 // sdot v5.4s, v18.16b, v16.4b[2]
+	WORD $0x4f90ea66 // sdot v6.4s, v19.16b, v16.4b[2]
+	WORD $0x4f90ea87 // sdot v7.4s, v20.16b, v16.4b[2]
 	WORD $0xad504851 // ldp q17, q18, [x2, #512]
 	WORD $0xad515053 // ldp q19, q20, [x2, #544]
 	WORD $0x6e3e1e31 // eor v17.16b, v17.16b, v30.16b
@@ -4446,7 +5804,7 @@ loop1:
 	WORD $0x4fb0ea45 // sdot v5.4s, v18.16b, v16.4b[3]
 	WORD $0x4fb0ea66 // sdot v6.4s, v19.16b, v16.4b[3]
 	WORD $0x4fb0ea87 // sdot v7.4s, v20.16b, v16.4b[3]
-	WORD $0x3dc00470 // ldr q16, [x3, #16]
+	WORD $0x3dc00490 // ldr q16, [x4, #16]
 	WORD $0xad524851 // ldp q17, q18, [x2, #576]
 	WORD $0xad535053 // ldp q19, q20, [x2, #608]
 	WORD $0x6e3e1e31 // eor v17.16b, v17.16b, v30.16b
@@ -4457,16 +5815,6 @@ loop1:
 	WORD $0x4f90e241 // sdot v1.4s, v18.16b, v16.4b[0]
 	WORD $0x4f90e262 // sdot v2.4s, v19.16b, v16.4b[0]
 	WORD $0x4f90e283 // sdot v3.4s, v20.16b, v16.4b[0]
-	WORD $0xad544851 // ldp q17, q18, [x2, #640]
-	WORD $0xad555053 // ldp q19, q20, [x2, #672]
-	WORD $0x6e3e1e31 // eor v17.16b, v17.16b, v30.16b
-	WORD $0x6e3e1e52 // eor v18.16b, v18.16b, v30.16b
-	WORD $0x6e3e1e73 // eor v19.16b, v19.16b, v30.16b
-	WORD $0x6e3e1e94 // eor v20.16b, v20.16b, v30.16b
-	WORD $0x4f90e224 // sdot v4.4s, v17.16b, v16.4b[0]
-	WORD $0x4f90e245 // sdot v5.4s, v18.16b, v16.4b[0]
-	WORD $0x4f90e266 // sdot v6.4s, v19.16b, v16.4b[0]
-	WORD $0x4f90e287 // sdot v7.4s, v20.16b, v16.4b[0]
 	WORD $0xad564851 // ldp q17, q18, [x2, #704]
 	WORD $0xad575053 // ldp q19, q20, [x2, #736]
 	WORD $0x6e3e1e31 // eor v17.16b, v17.16b, v30.16b
@@ -4477,6 +5825,16 @@ loop1:
 	WORD $0x4fb0e241 // sdot v1.4s, v18.16b, v16.4b[1]
 	WORD $0x4fb0e262 // sdot v2.4s, v19.16b, v16.4b[1]
 	WORD $0x4fb0e283 // sdot v3.4s, v20.16b, v16.4b[1]
+	WORD $0xad544851 // ldp q17, q18, [x2, #640]
+	WORD $0xad555053 // ldp q19, q20, [x2, #672]
+	WORD $0x6e3e1e31 // eor v17.16b, v17.16b, v30.16b
+	WORD $0x6e3e1e52 // eor v18.16b, v18.16b, v30.16b
+	WORD $0x6e3e1e73 // eor v19.16b, v19.16b, v30.16b
+	WORD $0x6e3e1e94 // eor v20.16b, v20.16b, v30.16b
+	WORD $0x4f90e224 // sdot v4.4s, v17.16b, v16.4b[0]
+	WORD $0x4f90e245 // sdot v5.4s, v18.16b, v16.4b[0]
+	WORD $0x4f90e266 // sdot v6.4s, v19.16b, v16.4b[0]
+	WORD $0x4f90e287 // sdot v7.4s, v20.16b, v16.4b[0]
 	WORD $0xad584851 // ldp q17, q18, [x2, #768]
 	WORD $0xad595053 // ldp q19, q20, [x2, #800]
 	WORD $0x6e3e1e31 // eor v17.16b, v17.16b, v30.16b
@@ -4497,16 +5855,6 @@ loop1:
 	WORD $0x4f90ea41 // sdot v1.4s, v18.16b, v16.4b[2]
 	WORD $0x4f90ea62 // sdot v2.4s, v19.16b, v16.4b[2]
 	WORD $0x4f90ea83 // sdot v3.4s, v20.16b, v16.4b[2]
-	WORD $0xad5c4851 // ldp q17, q18, [x2, #896]
-	WORD $0xad5d5053 // ldp q19, q20, [x2, #928]
-	WORD $0x6e3e1e31 // eor v17.16b, v17.16b, v30.16b
-	WORD $0x6e3e1e52 // eor v18.16b, v18.16b, v30.16b
-	WORD $0x6e3e1e73 // eor v19.16b, v19.16b, v30.16b
-	WORD $0x6e3e1e94 // eor v20.16b, v20.16b, v30.16b
-	WORD $0x4f90ea24 // sdot v4.4s, v17.16b, v16.4b[2]
-	WORD $0x4f90ea45 // sdot v5.4s, v18.16b, v16.4b[2]
-	WORD $0x4f90ea66 // sdot v6.4s, v19.16b, v16.4b[2]
-	WORD $0x4f90ea87 // sdot v7.4s, v20.16b, v16.4b[2]
 	WORD $0xad5e4851 // ldp q17, q18, [x2, #960]
 	WORD $0xad5f5053 // ldp q19, q20, [x2, #992]
 	WORD $0x6e3e1e31 // eor v17.16b, v17.16b, v30.16b
@@ -4517,6 +5865,16 @@ loop1:
 	WORD $0x4fb0ea41 // sdot v1.4s, v18.16b, v16.4b[3]
 	WORD $0x4fb0ea62 // sdot v2.4s, v19.16b, v16.4b[3]
 	WORD $0x4fb0ea83 // sdot v3.4s, v20.16b, v16.4b[3]
+	WORD $0xad5c4851 // ldp q17, q18, [x2, #896]
+	WORD $0xad5d5053 // ldp q19, q20, [x2, #928]
+	WORD $0x6e3e1e31 // eor v17.16b, v17.16b, v30.16b
+	WORD $0x6e3e1e52 // eor v18.16b, v18.16b, v30.16b
+	WORD $0x6e3e1e73 // eor v19.16b, v19.16b, v30.16b
+	WORD $0x6e3e1e94 // eor v20.16b, v20.16b, v30.16b
+	WORD $0x4f90ea24 // sdot v4.4s, v17.16b, v16.4b[2]
+	WORD $0x4f90ea45 // sdot v5.4s, v18.16b, v16.4b[2]
+	WORD $0x4f90ea66 // sdot v6.4s, v19.16b, v16.4b[2]
+	WORD $0x4f90ea87 // sdot v7.4s, v20.16b, v16.4b[2]
 	WORD $0x3dc10051 // ldr q17, [x2, #1024]
 	WORD $0x3dc10452 // ldr q18, [x2, #1040]
 	WORD $0x3dc10853 // ldr q19, [x2, #1056]
@@ -4529,40 +5887,40 @@ loop1:
 	WORD $0x4fb0ea45 // sdot v5.4s, v18.16b, v16.4b[3]
 	WORD $0x4fb0ea66 // sdot v6.4s, v19.16b, v16.4b[3]
 	WORD $0x4fb0ea87 // sdot v7.4s, v20.16b, v16.4b[3]
-	WORD $0x3dc000d0 // ldr q16, [x6]
+	WORD $0x3dc00070 // ldr q16, [x3]
 	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
 	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
-	WORD $0xfd400096 // ldr d22, [x4]
+	WORD $0xfd4000b6 // ldr d22, [x5]
 	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
 	WORD $0x6e30dc00 // fmul v0.4s, v0.4s, v16.4s
 	WORD $0x4f961008 // fmla v8.4s, v0.4s, v22.s[0]
 	WORD $0x4ebfd421 // fsub v1.4s, v1.4s, v31.4s
 	WORD $0x6e31dc21 // fmul v1.4s, v1.4s, v17.4s
 	WORD $0x4f961029 // fmla v9.4s, v1.4s, v22.s[0]
-	WORD $0x3dc004d0 // ldr q16, [x6, #16]
+	WORD $0x3dc00470 // ldr q16, [x3, #16]
 	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
 	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
-	WORD $0xfd400096 // ldr d22, [x4]
+	WORD $0xfd4000b6 // ldr d22, [x5]
 	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
 	WORD $0x6e30dc42 // fmul v2.4s, v2.4s, v16.4s
 	WORD $0x4f96104a // fmla v10.4s, v2.4s, v22.s[0]
 	WORD $0x4ebfd463 // fsub v3.4s, v3.4s, v31.4s
 	WORD $0x6e31dc63 // fmul v3.4s, v3.4s, v17.4s
 	WORD $0x4f96106b // fmla v11.4s, v3.4s, v22.s[0]
-	WORD $0x3dc008d0 // ldr q16, [x6, #32]
+	WORD $0x3dc00870 // ldr q16, [x3, #32]
 	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
 	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
-	WORD $0xfd400096 // ldr d22, [x4]
+	WORD $0xfd4000b6 // ldr d22, [x5]
 	WORD $0x4ebfd484 // fsub v4.4s, v4.4s, v31.4s
 	WORD $0x6e30dc84 // fmul v4.4s, v4.4s, v16.4s
 	WORD $0x4f96108c // fmla v12.4s, v4.4s, v22.s[0]
 	WORD $0x4ebfd4a5 // fsub v5.4s, v5.4s, v31.4s
 	WORD $0x6e31dca5 // fmul v5.4s, v5.4s, v17.4s
 	WORD $0x4f9610ad // fmla v13.4s, v5.4s, v22.s[0]
-	WORD $0x3dc00cd0 // ldr q16, [x6, #48]
+	WORD $0x3dc00c70 // ldr q16, [x3, #48]
 	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
 	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
-	WORD $0xfd400096 // ldr d22, [x4]
+	WORD $0xfd4000b6 // ldr d22, [x5]
 	WORD $0x4ebfd4c6 // fsub v6.4s, v6.4s, v31.4s
 	WORD $0x6e30dcc6 // fmul v6.4s, v6.4s, v16.4s
 	WORD $0x4f9610ce // fmla v14.4s, v6.4s, v22.s[0]
@@ -4570,17 +5928,18 @@ loop1:
 	WORD $0x6e31dce7 // fmul v7.4s, v7.4s, v17.4s
 	WORD $0x4f9610ef // fmla v15.4s, v7.4s, v22.s[0]
 	ADD $1088, R2
-	ADD $1088, R6
-	ADD $32, R3
-	ADD $8, R4
+	ADD $1088, R3
+	ADD $32, R4
+	ADD $8, R5
 	SUBS $1, R1
 	BNE loop1
-	WORD $0xad0024a8 // stp q8, q9, [x5]
-	WORD $0xad012caa // stp q10, q11, [x5, #32]
-	WORD $0xad0234ac // stp q12, q13, [x5, #64]
-	WORD $0xad033cae // stp q14, q15, [x5, #96]
+	WORD $0xad0024c8 // stp q8, q9, [x6]
+	WORD $0xad012cca // stp q10, q11, [x6, #32]
+	WORD $0xad0234cc // stp q12, q13, [x6, #64]
+	WORD $0xad033cce // stp q14, q15, [x6, #96]
 	RET
 rows2:
+	WORD $0x4f00e5fe // movi v30.16b, #0xf
 	WORD $0x4f04e41e // movi v30.16b, #0x80
 	MOVD $0x4b400000, R0
 	VDUP R0, V31.S4
@@ -4588,18 +5947,18 @@ rows2:
 half2:
 	MOVD blocks+16(FP), R1
 	MOVD w+8(FP), R2
-	MOVD q+24(FP), R3
-	MOVD s+32(FP), R4
-	MOVD y+48(FP), R5
-	ADD R0<<5, R2, R6
+	ADD R0<<5, R2, R3
 	ADD R0<<6, R2, R2
-	ADD R0<<6, R5, R5
+	MOVD q+24(FP), R4
+	MOVD s+32(FP), R5
+	MOVD y+48(FP), R6
+	ADD R0<<6, R6, R6
 	LSL $5, R1, R7
-	ADD R7<<0, R3, R8
+	ADD R7<<0, R4, R8
 	LSL $3, R1, R7
-	ADD R7<<0, R4, R9
+	ADD R7<<0, R5, R9
 	MOVD stride+56(FP), R7
-	ADD R7<<0, R5, R10
+	ADD R7<<0, R6, R10
 	WORD $0x4f000408 // movi v8.4s, #0x0
 	WORD $0x4f000409 // movi v9.4s, #0x0
 	WORD $0x4f00040a // movi v10.4s, #0x0
@@ -4617,7 +5976,7 @@ loop2:
 	WORD $0x4ebf1fe5 // mov v5.16b, v31.16b
 	WORD $0x4ebf1fe6 // mov v6.16b, v31.16b
 	WORD $0x4ebf1fe7 // mov v7.16b, v31.16b
-	WORD $0x3dc00070 // ldr q16, [x3]
+	WORD $0x3dc00090 // ldr q16, [x4]
 	WORD $0x3dc00111 // ldr q17, [x8]
 	WORD $0xad424c52 // ldp q18, q19, [x2, #64]
 	WORD $0xad435454 // ldp q20, q21, [x2, #96]
@@ -4675,7 +6034,7 @@ loop2:
 	WORD $0x4fb1ea86 // sdot v6.4s, v20.16b, v17.4b[3]
 	WORD $0x4fb0eaa3 // sdot v3.4s, v21.16b, v16.4b[3]
 	WORD $0x4fb1eaa7 // sdot v7.4s, v21.16b, v17.4b[3]
-	WORD $0x3dc00470 // ldr q16, [x3, #16]
+	WORD $0x3dc00490 // ldr q16, [x4, #16]
 	WORD $0x3dc00511 // ldr q17, [x8, #16]
 	WORD $0xad524c52 // ldp q18, q19, [x2, #576]
 	WORD $0xad535454 // ldp q20, q21, [x2, #608]
@@ -4733,10 +6092,10 @@ loop2:
 	WORD $0x4fb1ea86 // sdot v6.4s, v20.16b, v17.4b[3]
 	WORD $0x4fb0eaa3 // sdot v3.4s, v21.16b, v16.4b[3]
 	WORD $0x4fb1eaa7 // sdot v7.4s, v21.16b, v17.4b[3]
-	WORD $0x3dc000d0 // ldr q16, [x6]
+	WORD $0x3dc00070 // ldr q16, [x3]
 	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
 	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
-	WORD $0xfd400096 // ldr d22, [x4]
+	WORD $0xfd4000b6 // ldr d22, [x5]
 	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
 	WORD $0x6e30dc00 // fmul v0.4s, v0.4s, v16.4s
 	WORD $0x4f961008 // fmla v8.4s, v0.4s, v22.s[0]
@@ -4750,10 +6109,10 @@ loop2:
 	WORD $0x4ebfd4a5 // fsub v5.4s, v5.4s, v31.4s
 	WORD $0x6e31dca5 // fmul v5.4s, v5.4s, v17.4s
 	WORD $0x4f9610ad // fmla v13.4s, v5.4s, v22.s[0]
-	WORD $0x3dc004d0 // ldr q16, [x6, #16]
+	WORD $0x3dc00470 // ldr q16, [x3, #16]
 	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
 	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
-	WORD $0xfd400096 // ldr d22, [x4]
+	WORD $0xfd4000b6 // ldr d22, [x5]
 	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
 	WORD $0x6e30dc42 // fmul v2.4s, v2.4s, v16.4s
 	WORD $0x4f96104a // fmla v10.4s, v2.4s, v22.s[0]
@@ -4768,15 +6127,15 @@ loop2:
 	WORD $0x6e31dce7 // fmul v7.4s, v7.4s, v17.4s
 	WORD $0x4f9610ef // fmla v15.4s, v7.4s, v22.s[0]
 	ADD $1088, R2
-	ADD $1088, R6
-	ADD $32, R3
-	ADD $8, R4
+	ADD $1088, R3
+	ADD $32, R4
+	ADD $8, R5
 	ADD $32, R8
 	ADD $8, R9
 	SUBS $1, R1
 	BNE loop2
-	WORD $0xad0024a8 // stp q8, q9, [x5]
-	WORD $0xad012caa // stp q10, q11, [x5, #32]
+	WORD $0xad0024c8 // stp q8, q9, [x6]
+	WORD $0xad012cca // stp q10, q11, [x6, #32]
 	WORD $0xad00354c // stp q12, q13, [x10]
 	WORD $0xad013d4e // stp q14, q15, [x10, #32]
 	ADD $1, R0
@@ -4784,6 +6143,7 @@ loop2:
 	BNE half2
 	RET
 rows3:
+	WORD $0x4f00e5fe // movi v30.16b, #0xf
 	WORD $0x4f04e41e // movi v30.16b, #0x80
 	MOVD $0x4b400000, R0
 	VDUP R0, V31.S4
@@ -4791,25 +6151,25 @@ rows3:
 half3:
 	MOVD blocks+16(FP), R1
 	MOVD w+8(FP), R2
-	MOVD q+24(FP), R3
-	MOVD s+32(FP), R4
-	MOVD y+48(FP), R5
-	ADD R0<<5, R2, R6
+	ADD R0<<5, R2, R3
 	ADD R0<<6, R2, R2
-	ADD R0<<6, R5, R5
+	MOVD q+24(FP), R4
+	MOVD s+32(FP), R5
+	MOVD y+48(FP), R6
+	ADD R0<<6, R6, R6
 	LSL $5, R1, R7
-	ADD R7<<0, R3, R8
+	ADD R7<<0, R4, R8
 	ADD R7<<0, R8, R9
 	LSL $3, R1, R7
-	ADD R7<<0, R4, R10
+	ADD R7<<0, R5, R10
 	ADD R7<<0, R10, R11
 	MOVD stride+56(FP), R7
-	ADD R7<<0, R5, R12
+	ADD R7<<0, R6, R12
 	ADD R7<<0, R12, R13
 	WORD $0x4f00040f // movi v15.4s, #0x0
 	WORD $0x4f000410 // movi v16.4s, #0x0
-	WORD $0xad0040af // stp q15, q16, [x5]
-	WORD $0xad0140af // stp q15, q16, [x5, #32]
+	WORD $0xad0040cf // stp q15, q16, [x6]
+	WORD $0xad0140cf // stp q15, q16, [x6, #32]
 	WORD $0xad00418f // stp q15, q16, [x12]
 	WORD $0xad01418f // stp q15, q16, [x12, #32]
 	WORD $0xad0041af // stp q15, q16, [x13]
@@ -4827,7 +6187,7 @@ loop3:
 	WORD $0x4ebf1fe9 // mov v9.16b, v31.16b
 	WORD $0x4ebf1fea // mov v10.16b, v31.16b
 	WORD $0x4ebf1feb // mov v11.16b, v31.16b
-	WORD $0x3dc0006c // ldr q12, [x3]
+	WORD $0x3dc0008c // ldr q12, [x4]
 	WORD $0x3dc0010d // ldr q13, [x8]
 	WORD $0x3dc0012e // ldr q14, [x9]
 	WORD $0xad42404f // ldp q15, q16, [x2, #64]
@@ -4902,7 +6262,7 @@ loop3:
 	WORD $0x4facea43 // sdot v3.4s, v18.16b, v12.4b[3]
 	WORD $0x4fadea47 // sdot v7.4s, v18.16b, v13.4b[3]
 	WORD $0x4faeea4b // sdot v11.4s, v18.16b, v14.4b[3]
-	WORD $0x3dc0046c // ldr q12, [x3, #16]
+	WORD $0x3dc0048c // ldr q12, [x4, #16]
 	WORD $0x3dc0050d // ldr q13, [x8, #16]
 	WORD $0x3dc0052e // ldr q14, [x9, #16]
 	WORD $0xad52404f // ldp q15, q16, [x2, #576]
@@ -4977,18 +6337,18 @@ loop3:
 	WORD $0x4facea43 // sdot v3.4s, v18.16b, v12.4b[3]
 	WORD $0x4fadea47 // sdot v7.4s, v18.16b, v13.4b[3]
 	WORD $0x4faeea4b // sdot v11.4s, v18.16b, v14.4b[3]
-	WORD $0x3dc000cc // ldr q12, [x6]
+	WORD $0x3dc0006c // ldr q12, [x3]
 	WORD $0x4e21798d // fcvtl2 v13.4s, v12.8h
 	WORD $0x0e21798c // fcvtl v12.4s, v12.4h
-	WORD $0xfd400092 // ldr d18, [x4]
-	WORD $0xad4044b0 // ldp q16, q17, [x5]
+	WORD $0xfd4000b2 // ldr d18, [x5]
+	WORD $0xad4044d0 // ldp q16, q17, [x6]
 	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
 	WORD $0x6e2cdc00 // fmul v0.4s, v0.4s, v12.4s
 	WORD $0x4f921010 // fmla v16.4s, v0.4s, v18.s[0]
 	WORD $0x4ebfd421 // fsub v1.4s, v1.4s, v31.4s
 	WORD $0x6e2ddc21 // fmul v1.4s, v1.4s, v13.4s
 	WORD $0x4f921031 // fmla v17.4s, v1.4s, v18.s[0]
-	WORD $0xad0044b0 // stp q16, q17, [x5]
+	WORD $0xad0044d0 // stp q16, q17, [x6]
 	WORD $0xfd400152 // ldr d18, [x10]
 	WORD $0xad404590 // ldp q16, q17, [x12]
 	WORD $0x4ebfd484 // fsub v4.4s, v4.4s, v31.4s
@@ -5007,18 +6367,18 @@ loop3:
 	WORD $0x6e2ddd29 // fmul v9.4s, v9.4s, v13.4s
 	WORD $0x4f921131 // fmla v17.4s, v9.4s, v18.s[0]
 	WORD $0xad0045b0 // stp q16, q17, [x13]
-	WORD $0x3dc004cc // ldr q12, [x6, #16]
+	WORD $0x3dc0046c // ldr q12, [x3, #16]
 	WORD $0x4e21798d // fcvtl2 v13.4s, v12.8h
 	WORD $0x0e21798c // fcvtl v12.4s, v12.4h
-	WORD $0xfd400092 // ldr d18, [x4]
-	WORD $0xad4144b0 // ldp q16, q17, [x5, #32]
+	WORD $0xfd4000b2 // ldr d18, [x5]
+	WORD $0xad4144d0 // ldp q16, q17, [x6, #32]
 	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
 	WORD $0x6e2cdc42 // fmul v2.4s, v2.4s, v12.4s
 	WORD $0x4f921050 // fmla v16.4s, v2.4s, v18.s[0]
 	WORD $0x4ebfd463 // fsub v3.4s, v3.4s, v31.4s
 	WORD $0x6e2ddc63 // fmul v3.4s, v3.4s, v13.4s
 	WORD $0x4f921071 // fmla v17.4s, v3.4s, v18.s[0]
-	WORD $0xad0144b0 // stp q16, q17, [x5, #32]
+	WORD $0xad0144d0 // stp q16, q17, [x6, #32]
 	WORD $0xfd400152 // ldr d18, [x10]
 	WORD $0xad414590 // ldp q16, q17, [x12, #32]
 	WORD $0x4ebfd4c6 // fsub v6.4s, v6.4s, v31.4s
@@ -5038,9 +6398,9 @@ loop3:
 	WORD $0x4f921171 // fmla v17.4s, v11.4s, v18.s[0]
 	WORD $0xad0145b0 // stp q16, q17, [x13, #32]
 	ADD $1088, R2
-	ADD $1088, R6
-	ADD $32, R3
-	ADD $8, R4
+	ADD $1088, R3
+	ADD $32, R4
+	ADD $8, R5
 	ADD $32, R8
 	ADD $8, R10
 	ADD $32, R9
@@ -5052,6 +6412,7 @@ loop3:
 	BNE half3
 	RET
 rows4:
+	WORD $0x4f00e5fe // movi v30.16b, #0xf
 	WORD $0x4f04e41e // movi v30.16b, #0x80
 	MOVD $0x4b400000, R0
 	VDUP R0, V31.S4
@@ -5059,28 +6420,28 @@ rows4:
 half4:
 	MOVD blocks+16(FP), R1
 	MOVD w+8(FP), R2
-	MOVD q+24(FP), R3
-	MOVD s+32(FP), R4
-	MOVD y+48(FP), R5
-	ADD R0<<5, R2, R6
+	ADD R0<<5, R2, R3
 	ADD R0<<6, R2, R2
-	ADD R0<<6, R5, R5
+	MOVD q+24(FP), R4
+	MOVD s+32(FP), R5
+	MOVD y+48(FP), R6
+	ADD R0<<6, R6, R6
 	LSL $5, R1, R7
-	ADD R7<<0, R3, R8
+	ADD R7<<0, R4, R8
 	ADD R7<<0, R8, R9
 	ADD R7<<0, R9, R10
 	LSL $3, R1, R7
-	ADD R7<<0, R4, R11
+	ADD R7<<0, R5, R11
 	ADD R7<<0, R11, R12
 	ADD R7<<0, R12, R13
 	MOVD stride+56(FP), R7
-	ADD R7<<0, R5, R14
+	ADD R7<<0, R6, R14
 	ADD R7<<0, R14, R15
 	ADD R7<<0, R15, R16
 	WORD $0x4f000414 // movi v20.4s, #0x0
 	WORD $0x4f000415 // movi v21.4s, #0x0
-	WORD $0xad0054b4 // stp q20, q21, [x5]
-	WORD $0xad0154b4 // stp q20, q21, [x5, #32]
+	WORD $0xad0054d4 // stp q20, q21, [x6]
+	WORD $0xad0154d4 // stp q20, q21, [x6, #32]
 	WORD $0xad0055d4 // stp q20, q21, [x14]
 	WORD $0xad0155d4 // stp q20, q21, [x14, #32]
 	WORD $0xad0055f4 // stp q20, q21, [x15]
@@ -5104,7 +6465,7 @@ loop4:
 	WORD $0x4ebf1fed // mov v13.16b, v31.16b
 	WORD $0x4ebf1fee // mov v14.16b, v31.16b
 	WORD $0x4ebf1fef // mov v15.16b, v31.16b
-	WORD $0x3dc00070 // ldr q16, [x3]
+	WORD $0x3dc00090 // ldr q16, [x4]
 	WORD $0x3dc00111 // ldr q17, [x8]
 	WORD $0x3dc00132 // ldr q18, [x9]
 	WORD $0x3dc00153 // ldr q19, [x10]
@@ -5196,7 +6557,7 @@ loop4:
 	WORD $0x4fb1eae7 // sdot v7.4s, v23.16b, v17.4b[3]
 	WORD $0x4fb2eaeb // sdot v11.4s, v23.16b, v18.4b[3]
 	WORD $0x4fb3eaef // sdot v15.4s, v23.16b, v19.4b[3]
-	WORD $0x3dc00470 // ldr q16, [x3, #16]
+	WORD $0x3dc00490 // ldr q16, [x4, #16]
 	WORD $0x3dc00511 // ldr q17, [x8, #16]
 	WORD $0x3dc00532 // ldr q18, [x9, #16]
 	WORD $0x3dc00553 // ldr q19, [x10, #16]
@@ -5288,18 +6649,18 @@ loop4:
 	WORD $0x4fb1eae7 // sdot v7.4s, v23.16b, v17.4b[3]
 	WORD $0x4fb2eaeb // sdot v11.4s, v23.16b, v18.4b[3]
 	WORD $0x4fb3eaef // sdot v15.4s, v23.16b, v19.4b[3]
-	WORD $0x3dc000d0 // ldr q16, [x6]
+	WORD $0x3dc00070 // ldr q16, [x3]
 	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
 	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
-	WORD $0xfd400096 // ldr d22, [x4]
-	WORD $0xad4054b4 // ldp q20, q21, [x5]
+	WORD $0xfd4000b6 // ldr d22, [x5]
+	WORD $0xad4054d4 // ldp q20, q21, [x6]
 	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
 	WORD $0x6e30dc00 // fmul v0.4s, v0.4s, v16.4s
 	WORD $0x4f961014 // fmla v20.4s, v0.4s, v22.s[0]
 	WORD $0x4ebfd421 // fsub v1.4s, v1.4s, v31.4s
 	WORD $0x6e31dc21 // fmul v1.4s, v1.4s, v17.4s
 	WORD $0x4f961035 // fmla v21.4s, v1.4s, v22.s[0]
-	WORD $0xad0054b4 // stp q20, q21, [x5]
+	WORD $0xad0054d4 // stp q20, q21, [x6]
 	WORD $0xfd400176 // ldr d22, [x11]
 	WORD $0xad4055d4 // ldp q20, q21, [x14]
 	WORD $0x4ebfd484 // fsub v4.4s, v4.4s, v31.4s
@@ -5327,18 +6688,18 @@ loop4:
 	WORD $0x6e31ddad // fmul v13.4s, v13.4s, v17.4s
 	WORD $0x4f9611b5 // fmla v21.4s, v13.4s, v22.s[0]
 	WORD $0xad005614 // stp q20, q21, [x16]
-	WORD $0x3dc004d0 // ldr q16, [x6, #16]
+	WORD $0x3dc00470 // ldr q16, [x3, #16]
 	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
 	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
-	WORD $0xfd400096 // ldr d22, [x4]
-	WORD $0xad4154b4 // ldp q20, q21, [x5, #32]
+	WORD $0xfd4000b6 // ldr d22, [x5]
+	WORD $0xad4154d4 // ldp q20, q21, [x6, #32]
 	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
 	WORD $0x6e30dc42 // fmul v2.4s, v2.4s, v16.4s
 	WORD $0x4f961054 // fmla v20.4s, v2.4s, v22.s[0]
 	WORD $0x4ebfd463 // fsub v3.4s, v3.4s, v31.4s
 	WORD $0x6e31dc63 // fmul v3.4s, v3.4s, v17.4s
 	WORD $0x4f961075 // fmla v21.4s, v3.4s, v22.s[0]
-	WORD $0xad0154b4 // stp q20, q21, [x5, #32]
+	WORD $0xad0154d4 // stp q20, q21, [x6, #32]
 	WORD $0xfd400176 // ldr d22, [x11]
 	WORD $0xad4155d4 // ldp q20, q21, [x14, #32]
 	WORD $0x4ebfd4c6 // fsub v6.4s, v6.4s, v31.4s
@@ -5367,9 +6728,9 @@ loop4:
 	WORD $0x4f9611f5 // fmla v21.4s, v15.4s, v22.s[0]
 	WORD $0xad015614 // stp q20, q21, [x16, #32]
 	ADD $1088, R2
-	ADD $1088, R6
-	ADD $32, R3
-	ADD $8, R4
+	ADD $1088, R3
+	ADD $32, R4
+	ADD $8, R5
 	ADD $32, R8
 	ADD $8, R11
 	ADD $32, R9
@@ -5383,6 +6744,7 @@ loop4:
 	BNE half4
 	RET
 rows5:
+	WORD $0x4f00e5fe // movi v30.16b, #0xf
 	WORD $0x4f04e41e // movi v30.16b, #0x80
 	MOVD $0x4b400000, R0
 	VDUP R0, V31.S4
@@ -5390,31 +6752,31 @@ rows5:
 half5:
 	MOVD blocks+16(FP), R1
 	MOVD w+8(FP), R2
-	MOVD q+24(FP), R3
-	MOVD s+32(FP), R4
-	MOVD y+48(FP), R5
-	ADD R0<<5, R2, R6
+	ADD R0<<5, R2, R3
 	ADD R0<<6, R2, R2
-	ADD R0<<6, R5, R5
+	MOVD q+24(FP), R4
+	MOVD s+32(FP), R5
+	MOVD y+48(FP), R6
+	ADD R0<<6, R6, R6
 	LSL $5, R1, R7
-	ADD R7<<0, R3, R8
+	ADD R7<<0, R4, R8
 	ADD R7<<0, R8, R9
 	ADD R7<<0, R9, R10
 	ADD R7<<0, R10, R11
 	LSL $3, R1, R7
-	ADD R7<<0, R4, R12
+	ADD R7<<0, R5, R12
 	ADD R7<<0, R12, R13
 	ADD R7<<0, R13, R14
 	ADD R7<<0, R14, R15
 	MOVD stride+56(FP), R7
-	ADD R7<<0, R5, R16
+	ADD R7<<0, R6, R16
 	ADD R7<<0, R16, R17
 	ADD R7<<0, R17, R19
 	ADD R7<<0, R19, R20
 	WORD $0x4f000419 // movi v25.4s, #0x0
 	WORD $0x4f00041a // movi v26.4s, #0x0
-	WORD $0xad0068b9 // stp q25, q26, [x5]
-	WORD $0xad0168b9 // stp q25, q26, [x5, #32]
+	WORD $0xad0068d9 // stp q25, q26, [x6]
+	WORD $0xad0168d9 // stp q25, q26, [x6, #32]
 	WORD $0xad006a19 // stp q25, q26, [x16]
 	WORD $0xad016a19 // stp q25, q26, [x16, #32]
 	WORD $0xad006a39 // stp q25, q26, [x17]
@@ -5444,7 +6806,7 @@ loop5:
 	WORD $0x4ebf1ff1 // mov v17.16b, v31.16b
 	WORD $0x4ebf1ff2 // mov v18.16b, v31.16b
 	WORD $0x4ebf1ff3 // mov v19.16b, v31.16b
-	WORD $0x3dc00074 // ldr q20, [x3]
+	WORD $0x3dc00094 // ldr q20, [x4]
 	WORD $0x3dc00115 // ldr q21, [x8]
 	WORD $0x3dc00136 // ldr q22, [x9]
 	WORD $0x3dc00157 // ldr q23, [x10]
@@ -5462,19 +6824,6 @@ loop5:
 	WORD $0x4f96e349 // sdot v9.4s, v26.16b, v22.4b[0]
 	WORD $0x4f97e34d // sdot v13.4s, v26.16b, v23.4b[0]
 	WORD $0x4f98e351 // sdot v17.4s, v26.16b, v24.4b[0]
-	WORD $0xad436859 // ldp q25, q26, [x2, #96]
-	WORD $0x6e3e1f39 // eor v25.16b, v25.16b, v30.16b
-	WORD $0x6e3e1f5a // eor v26.16b, v26.16b, v30.16b
-	WORD $0x4f94e322 // sdot v2.4s, v25.16b, v20.4b[0]
-	WORD $0x4f95e326 // sdot v6.4s, v25.16b, v21.4b[0]
-	WORD $0x4f96e32a // sdot v10.4s, v25.16b, v22.4b[0]
-	WORD $0x4f97e32e // sdot v14.4s, v25.16b, v23.4b[0]
-	WORD $0x4f98e332 // sdot v18.4s, v25.16b, v24.4b[0]
-	WORD $0x4f94e343 // sdot v3.4s, v26.16b, v20.4b[0]
-	WORD $0x4f95e347 // sdot v7.4s, v26.16b, v21.4b[0]
-	WORD $0x4f96e34b // sdot v11.4s, v26.16b, v22.4b[0]
-	WORD $0x4f97e34f // sdot v15.4s, v26.16b, v23.4b[0]
-	WORD $0x4f98e353 // sdot v19.4s, v26.16b, v24.4b[0]
 	WORD $0xad466859 // ldp q25, q26, [x2, #192]
 	WORD $0x6e3e1f39 // eor v25.16b, v25.16b, v30.16b
 	WORD $0x6e3e1f5a // eor v26.16b, v26.16b, v30.16b
@@ -5488,6 +6837,19 @@ loop5:
 	WORD $0x4fb6e349 // sdot v9.4s, v26.16b, v22.4b[1]
 	WORD $0x4fb7e34d // sdot v13.4s, v26.16b, v23.4b[1]
 	WORD $0x4fb8e351 // sdot v17.4s, v26.16b, v24.4b[1]
+	WORD $0xad436859 // ldp q25, q26, [x2, #96]
+	WORD $0x6e3e1f39 // eor v25.16b, v25.16b, v30.16b
+	WORD $0x6e3e1f5a // eor v26.16b, v26.16b, v30.16b
+	WORD $0x4f94e322 // sdot v2.4s, v25.16b, v20.4b[0]
+	WORD $0x4f95e326 // sdot v6.4s, v25.16b, v21.4b[0]
+	WORD $0x4f96e32a // sdot v10.4s, v25.16b, v22.4b[0]
+	WORD $0x4f97e32e // sdot v14.4s, v25.16b, v23.4b[0]
+	WORD $0x4f98e332 // sdot v18.4s, v25.16b, v24.4b[0]
+	WORD $0x4f94e343 // sdot v3.4s, v26.16b, v20.4b[0]
+	WORD $0x4f95e347 // sdot v7.4s, v26.16b, v21.4b[0]
+	WORD $0x4f96e34b // sdot v11.4s, v26.16b, v22.4b[0]
+	WORD $0x4f97e34f // sdot v15.4s, v26.16b, v23.4b[0]
+	WORD $0x4f98e353 // sdot v19.4s, v26.16b, v24.4b[0]
 	WORD $0xad476859 // ldp q25, q26, [x2, #224]
 	WORD $0x6e3e1f39 // eor v25.16b, v25.16b, v30.16b
 	WORD $0x6e3e1f5a // eor v26.16b, v26.16b, v30.16b
@@ -5514,19 +6876,6 @@ loop5:
 	WORD $0x4f96eb49 // sdot v9.4s, v26.16b, v22.4b[2]
 	WORD $0x4f97eb4d // sdot v13.4s, v26.16b, v23.4b[2]
 	WORD $0x4f98eb51 // sdot v17.4s, v26.16b, v24.4b[2]
-	WORD $0xad4b6859 // ldp q25, q26, [x2, #352]
-	WORD $0x6e3e1f39 // eor v25.16b, v25.16b, v30.16b
-	WORD $0x6e3e1f5a // eor v26.16b, v26.16b, v30.16b
-	WORD $0x4f94eb22 // sdot v2.4s, v25.16b, v20.4b[2]
-	WORD $0x4f95eb26 // sdot v6.4s, v25.16b, v21.4b[2]
-	WORD $0x4f96eb2a // sdot v10.4s, v25.16b, v22.4b[2]
-	WORD $0x4f97eb2e // sdot v14.4s, v25.16b, v23.4b[2]
-	WORD $0x4f98eb32 // sdot v18.4s, v25.16b, v24.4b[2]
-	WORD $0x4f94eb43 // sdot v3.4s, v26.16b, v20.4b[2]
-	WORD $0x4f95eb47 // sdot v7.4s, v26.16b, v21.4b[2]
-	WORD $0x4f96eb4b // sdot v11.4s, v26.16b, v22.4b[2]
-	WORD $0x4f97eb4f // sdot v15.4s, v26.16b, v23.4b[2]
-	WORD $0x4f98eb53 // sdot v19.4s, v26.16b, v24.4b[2]
 	WORD $0xad4e6859 // ldp q25, q26, [x2, #448]
 	WORD $0x6e3e1f39 // eor v25.16b, v25.16b, v30.16b
 	WORD $0x6e3e1f5a // eor v26.16b, v26.16b, v30.16b
@@ -5540,6 +6889,19 @@ loop5:
 	WORD $0x4fb6eb49 // sdot v9.4s, v26.16b, v22.4b[3]
 	WORD $0x4fb7eb4d // sdot v13.4s, v26.16b, v23.4b[3]
 	WORD $0x4fb8eb51 // sdot v17.4s, v26.16b, v24.4b[3]
+	WORD $0xad4b6859 // ldp q25, q26, [x2, #352]
+	WORD $0x6e3e1f39 // eor v25.16b, v25.16b, v30.16b
+	WORD $0x6e3e1f5a // eor v26.16b, v26.16b, v30.16b
+	WORD $0x4f94eb22 // sdot v2.4s, v25.16b, v20.4b[2]
+	WORD $0x4f95eb26 // sdot v6.4s, v25.16b, v21.4b[2]
+	WORD $0x4f96eb2a // sdot v10.4s, v25.16b, v22.4b[2]
+	WORD $0x4f97eb2e // sdot v14.4s, v25.16b, v23.4b[2]
+	WORD $0x4f98eb32 // sdot v18.4s, v25.16b, v24.4b[2]
+	WORD $0x4f94eb43 // sdot v3.4s, v26.16b, v20.4b[2]
+	WORD $0x4f95eb47 // sdot v7.4s, v26.16b, v21.4b[2]
+	WORD $0x4f96eb4b // sdot v11.4s, v26.16b, v22.4b[2]
+	WORD $0x4f97eb4f // sdot v15.4s, v26.16b, v23.4b[2]
+	WORD $0x4f98eb53 // sdot v19.4s, v26.16b, v24.4b[2]
 	WORD $0xad4f6859 // ldp q25, q26, [x2, #480]
 	WORD $0x6e3e1f39 // eor v25.16b, v25.16b, v30.16b
 	WORD $0x6e3e1f5a // eor v26.16b, v26.16b, v30.16b
@@ -5553,7 +6915,7 @@ loop5:
 	WORD $0x4fb6eb4b // sdot v11.4s, v26.16b, v22.4b[3]
 	WORD $0x4fb7eb4f // sdot v15.4s, v26.16b, v23.4b[3]
 	WORD $0x4fb8eb53 // sdot v19.4s, v26.16b, v24.4b[3]
-	WORD $0x3dc00474 // ldr q20, [x3, #16]
+	WORD $0x3dc00494 // ldr q20, [x4, #16]
 	WORD $0x3dc00515 // ldr q21, [x8, #16]
 	WORD $0x3dc00536 // ldr q22, [x9, #16]
 	WORD $0x3dc00557 // ldr q23, [x10, #16]
@@ -5571,19 +6933,6 @@ loop5:
 	WORD $0x4f96e349 // sdot v9.4s, v26.16b, v22.4b[0]
 	WORD $0x4f97e34d // sdot v13.4s, v26.16b, v23.4b[0]
 	WORD $0x4f98e351 // sdot v17.4s, v26.16b, v24.4b[0]
-	WORD $0xad536859 // ldp q25, q26, [x2, #608]
-	WORD $0x6e3e1f39 // eor v25.16b, v25.16b, v30.16b
-	WORD $0x6e3e1f5a // eor v26.16b, v26.16b, v30.16b
-	WORD $0x4f94e322 // sdot v2.4s, v25.16b, v20.4b[0]
-	WORD $0x4f95e326 // sdot v6.4s, v25.16b, v21.4b[0]
-	WORD $0x4f96e32a // sdot v10.4s, v25.16b, v22.4b[0]
-	WORD $0x4f97e32e // sdot v14.4s, v25.16b, v23.4b[0]
-	WORD $0x4f98e332 // sdot v18.4s, v25.16b, v24.4b[0]
-	WORD $0x4f94e343 // sdot v3.4s, v26.16b, v20.4b[0]
-	WORD $0x4f95e347 // sdot v7.4s, v26.16b, v21.4b[0]
-	WORD $0x4f96e34b // sdot v11.4s, v26.16b, v22.4b[0]
-	WORD $0x4f97e34f // sdot v15.4s, v26.16b, v23.4b[0]
-	WORD $0x4f98e353 // sdot v19.4s, v26.16b, v24.4b[0]
 	WORD $0xad566859 // ldp q25, q26, [x2, #704]
 	WORD $0x6e3e1f39 // eor v25.16b, v25.16b, v30.16b
 	WORD $0x6e3e1f5a // eor v26.16b, v26.16b, v30.16b
@@ -5597,6 +6946,19 @@ loop5:
 	WORD $0x4fb6e349 // sdot v9.4s, v26.16b, v22.4b[1]
 	WORD $0x4fb7e34d // sdot v13.4s, v26.16b, v23.4b[1]
 	WORD $0x4fb8e351 // sdot v17.4s, v26.16b, v24.4b[1]
+	WORD $0xad536859 // ldp q25, q26, [x2, #608]
+	WORD $0x6e3e1f39 // eor v25.16b, v25.16b, v30.16b
+	WORD $0x6e3e1f5a // eor v26.16b, v26.16b, v30.16b
+	WORD $0x4f94e322 // sdot v2.4s, v25.16b, v20.4b[0]
+	WORD $0x4f95e326 // sdot v6.4s, v25.16b, v21.4b[0]
+	WORD $0x4f96e32a // sdot v10.4s, v25.16b, v22.4b[0]
+	WORD $0x4f97e32e // sdot v14.4s, v25.16b, v23.4b[0]
+	WORD $0x4f98e332 // sdot v18.4s, v25.16b, v24.4b[0]
+	WORD $0x4f94e343 // sdot v3.4s, v26.16b, v20.4b[0]
+	WORD $0x4f95e347 // sdot v7.4s, v26.16b, v21.4b[0]
+	WORD $0x4f96e34b // sdot v11.4s, v26.16b, v22.4b[0]
+	WORD $0x4f97e34f // sdot v15.4s, v26.16b, v23.4b[0]
+	WORD $0x4f98e353 // sdot v19.4s, v26.16b, v24.4b[0]
 	WORD $0xad576859 // ldp q25, q26, [x2, #736]
 	WORD $0x6e3e1f39 // eor v25.16b, v25.16b, v30.16b
 	WORD $0x6e3e1f5a // eor v26.16b, v26.16b, v30.16b
@@ -5623,19 +6985,6 @@ loop5:
 	WORD $0x4f96eb49 // sdot v9.4s, v26.16b, v22.4b[2]
 	WORD $0x4f97eb4d // sdot v13.4s, v26.16b, v23.4b[2]
 	WORD $0x4f98eb51 // sdot v17.4s, v26.16b, v24.4b[2]
-	WORD $0xad5b6859 // ldp q25, q26, [x2, #864]
-	WORD $0x6e3e1f39 // eor v25.16b, v25.16b, v30.16b
-	WORD $0x6e3e1f5a // eor v26.16b, v26.16b, v30.16b
-	WORD $0x4f94eb22 // sdot v2.4s, v25.16b, v20.4b[2]
-	WORD $0x4f95eb26 // sdot v6.4s, v25.16b, v21.4b[2]
-	WORD $0x4f96eb2a // sdot v10.4s, v25.16b, v22.4b[2]
-	WORD $0x4f97eb2e // sdot v14.4s, v25.16b, v23.4b[2]
-	WORD $0x4f98eb32 // sdot v18.4s, v25.16b, v24.4b[2]
-	WORD $0x4f94eb43 // sdot v3.4s, v26.16b, v20.4b[2]
-	WORD $0x4f95eb47 // sdot v7.4s, v26.16b, v21.4b[2]
-	WORD $0x4f96eb4b // sdot v11.4s, v26.16b, v22.4b[2]
-	WORD $0x4f97eb4f // sdot v15.4s, v26.16b, v23.4b[2]
-	WORD $0x4f98eb53 // sdot v19.4s, v26.16b, v24.4b[2]
 	WORD $0xad5e6859 // ldp q25, q26, [x2, #960]
 	WORD $0x6e3e1f39 // eor v25.16b, v25.16b, v30.16b
 	WORD $0x6e3e1f5a // eor v26.16b, v26.16b, v30.16b
@@ -5649,6 +6998,19 @@ loop5:
 	WORD $0x4fb6eb49 // sdot v9.4s, v26.16b, v22.4b[3]
 	WORD $0x4fb7eb4d // sdot v13.4s, v26.16b, v23.4b[3]
 	WORD $0x4fb8eb51 // sdot v17.4s, v26.16b, v24.4b[3]
+	WORD $0xad5b6859 // ldp q25, q26, [x2, #864]
+	WORD $0x6e3e1f39 // eor v25.16b, v25.16b, v30.16b
+	WORD $0x6e3e1f5a // eor v26.16b, v26.16b, v30.16b
+	WORD $0x4f94eb22 // sdot v2.4s, v25.16b, v20.4b[2]
+	WORD $0x4f95eb26 // sdot v6.4s, v25.16b, v21.4b[2]
+	WORD $0x4f96eb2a // sdot v10.4s, v25.16b, v22.4b[2]
+	WORD $0x4f97eb2e // sdot v14.4s, v25.16b, v23.4b[2]
+	WORD $0x4f98eb32 // sdot v18.4s, v25.16b, v24.4b[2]
+	WORD $0x4f94eb43 // sdot v3.4s, v26.16b, v20.4b[2]
+	WORD $0x4f95eb47 // sdot v7.4s, v26.16b, v21.4b[2]
+	WORD $0x4f96eb4b // sdot v11.4s, v26.16b, v22.4b[2]
+	WORD $0x4f97eb4f // sdot v15.4s, v26.16b, v23.4b[2]
+	WORD $0x4f98eb53 // sdot v19.4s, v26.16b, v24.4b[2]
 	WORD $0xad5f6859 // ldp q25, q26, [x2, #992]
 	WORD $0x6e3e1f39 // eor v25.16b, v25.16b, v30.16b
 	WORD $0x6e3e1f5a // eor v26.16b, v26.16b, v30.16b
@@ -5662,18 +7024,18 @@ loop5:
 	WORD $0x4fb6eb4b // sdot v11.4s, v26.16b, v22.4b[3]
 	WORD $0x4fb7eb4f // sdot v15.4s, v26.16b, v23.4b[3]
 	WORD $0x4fb8eb53 // sdot v19.4s, v26.16b, v24.4b[3]
-	WORD $0x3dc000d4 // ldr q20, [x6]
+	WORD $0x3dc00074 // ldr q20, [x3]
 	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
 	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
-	WORD $0xfd40009a // ldr d26, [x4]
-	WORD $0xad4064b8 // ldp q24, q25, [x5]
+	WORD $0xfd4000ba // ldr d26, [x5]
+	WORD $0xad4064d8 // ldp q24, q25, [x6]
 	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
 	WORD $0x6e34dc00 // fmul v0.4s, v0.4s, v20.4s
 	WORD $0x4f9a1018 // fmla v24.4s, v0.4s, v26.s[0]
 	WORD $0x4ebfd421 // fsub v1.4s, v1.4s, v31.4s
 	WORD $0x6e35dc21 // fmul v1.4s, v1.4s, v21.4s
 	WORD $0x4f9a1039 // fmla v25.4s, v1.4s, v26.s[0]
-	WORD $0xad0064b8 // stp q24, q25, [x5]
+	WORD $0xad0064d8 // stp q24, q25, [x6]
 	WORD $0xfd40019a // ldr d26, [x12]
 	WORD $0xad406618 // ldp q24, q25, [x16]
 	WORD $0x4ebfd484 // fsub v4.4s, v4.4s, v31.4s
@@ -5710,18 +7072,18 @@ loop5:
 	WORD $0x6e35de31 // fmul v17.4s, v17.4s, v21.4s
 	WORD $0x4f9a1239 // fmla v25.4s, v17.4s, v26.s[0]
 	WORD $0xad006698 // stp q24, q25, [x20]
-	WORD $0x3dc004d4 // ldr q20, [x6, #16]
+	WORD $0x3dc00474 // ldr q20, [x3, #16]
 	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
 	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
-	WORD $0xfd40009a // ldr d26, [x4]
-	WORD $0xad4164b8 // ldp q24, q25, [x5, #32]
+	WORD $0xfd4000ba // ldr d26, [x5]
+	WORD $0xad4164d8 // ldp q24, q25, [x6, #32]
 	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
 	WORD $0x6e34dc42 // fmul v2.4s, v2.4s, v20.4s
 	WORD $0x4f9a1058 // fmla v24.4s, v2.4s, v26.s[0]
 	WORD $0x4ebfd463 // fsub v3.4s, v3.4s, v31.4s
 	WORD $0x6e35dc63 // fmul v3.4s, v3.4s, v21.4s
 	WORD $0x4f9a1079 // fmla v25.4s, v3.4s, v26.s[0]
-	WORD $0xad0164b8 // stp q24, q25, [x5, #32]
+	WORD $0xad0164d8 // stp q24, q25, [x6, #32]
 	WORD $0xfd40019a // ldr d26, [x12]
 	WORD $0xad416618 // ldp q24, q25, [x16, #32]
 	WORD $0x4ebfd4c6 // fsub v6.4s, v6.4s, v31.4s
@@ -5759,9 +7121,11185 @@ loop5:
 	WORD $0x4f9a1279 // fmla v25.4s, v19.4s, v26.s[0]
 	WORD $0xad016698 // stp q24, q25, [x20, #32]
 	ADD $1088, R2
-	ADD $1088, R6
-	ADD $32, R3
-	ADD $8, R4
+	ADD $1088, R3
+	ADD $32, R4
+	ADD $8, R5
+	ADD $32, R8
+	ADD $8, R12
+	ADD $32, R9
+	ADD $8, R13
+	ADD $32, R10
+	ADD $8, R14
+	ADD $32, R11
+	ADD $8, R15
+	SUBS $1, R1
+	BNE loop5
+	ADD $1, R0
+	CMP $2, R0
+	BNE half5
+	RET
+
+// func p2kNEON(rows int, w *byte, blocks int, q *int8, s *float32, n *int32, y *float32, stride int)
+TEXT ·p2kNEON(SB), NOSPLIT, $0-64
+	MOVD rows+0(FP), R0
+	CMP $3, R0
+	BEQ rows3
+	CMP $2, R0
+	BEQ rows2
+	WORD $0x4f00e5fe // movi v30.16b, #0xf
+	WORD $0x4f00e41f // movi v31.16b, #0x0
+	MOVD $0, R0
+half1:
+	MOVD blocks+16(FP), R1
+	MOVD w+8(FP), R2
+	ADD R0<<5, R2, R3
+	ADD R0<<5, R2, R4
+	ADD $128, R4
+	ADD R0<<6, R2, R2
+	ADD $128, R2
+	MOVD q+24(FP), R5
+	MOVD s+32(FP), R6
+	MOVD y+48(FP), R7
+	ADD R0<<6, R7, R7
+	MOVD n+40(FP), R8
+	WORD $0x4f000409 // movi v9.4s, #0x0
+	WORD $0x3d8000e9 // str q9, [x7]
+	WORD $0x3d8004e9 // str q9, [x7, #16]
+	WORD $0x3d8008e9 // str q9, [x7, #32]
+	WORD $0x3d800ce9 // str q9, [x7, #48]
+loop1:
+	WORD $0x4f000400 // movi v0.4s, #0x0
+	WORD $0x4f000401 // movi v1.4s, #0x0
+	WORD $0x4f000402 // movi v2.4s, #0x0
+	WORD $0x4f000403 // movi v3.4s, #0x0
+	WORD $0x3dc000a8 // ldr q8, [x5]
+	WORD $0x3dc01049 // ldr q9, [x2, #64]
+	WORD $0x4f0e5529 // shl v9.16b, v9.16b, #6
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x4f88e120 // sdot v0.4s, v9.16b, v8.4b[0]
+	WORD $0x3dc01449 // ldr q9, [x2, #80]
+	WORD $0x4f0e5529 // shl v9.16b, v9.16b, #6
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x4f88e121 // sdot v1.4s, v9.16b, v8.4b[0]
+	WORD $0x3dc01849 // ldr q9, [x2, #96]
+	WORD $0x4f0e5529 // shl v9.16b, v9.16b, #6
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x4f88e122 // sdot v2.4s, v9.16b, v8.4b[0]
+	WORD $0x3dc01c49 // ldr q9, [x2, #112]
+	WORD $0x4f0e5529 // shl v9.16b, v9.16b, #6
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x4f88e123 // sdot v3.4s, v9.16b, v8.4b[0]
+	WORD $0x3dc01049 // ldr q9, [x2, #64]
+	WORD $0x4f0c5529 // shl v9.16b, v9.16b, #4
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x4fa8e120 // sdot v0.4s, v9.16b, v8.4b[1]
+	WORD $0x3dc01449 // ldr q9, [x2, #80]
+	WORD $0x4f0c5529 // shl v9.16b, v9.16b, #4
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x4fa8e121 // sdot v1.4s, v9.16b, v8.4b[1]
+	WORD $0x3dc01849 // ldr q9, [x2, #96]
+	WORD $0x4f0c5529 // shl v9.16b, v9.16b, #4
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x4fa8e122 // sdot v2.4s, v9.16b, v8.4b[1]
+	WORD $0x3dc01c49 // ldr q9, [x2, #112]
+	WORD $0x4f0c5529 // shl v9.16b, v9.16b, #4
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x4fa8e123 // sdot v3.4s, v9.16b, v8.4b[1]
+	WORD $0x3dc01049 // ldr q9, [x2, #64]
+	WORD $0x4f0a5529 // shl v9.16b, v9.16b, #2
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x4f88e920 // sdot v0.4s, v9.16b, v8.4b[2]
+	WORD $0x3dc01449 // ldr q9, [x2, #80]
+	WORD $0x4f0a5529 // shl v9.16b, v9.16b, #2
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x4f88e921 // sdot v1.4s, v9.16b, v8.4b[2]
+	WORD $0x3dc01849 // ldr q9, [x2, #96]
+	WORD $0x4f0a5529 // shl v9.16b, v9.16b, #2
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x4f88e922 // sdot v2.4s, v9.16b, v8.4b[2]
+	WORD $0x3dc01c49 // ldr q9, [x2, #112]
+	WORD $0x4f0a5529 // shl v9.16b, v9.16b, #2
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x4f88e923 // sdot v3.4s, v9.16b, v8.4b[2]
+	WORD $0x3dc01049 // ldr q9, [x2, #64]
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x4fa8e920 // sdot v0.4s, v9.16b, v8.4b[3]
+	WORD $0x3dc01449 // ldr q9, [x2, #80]
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x4fa8e921 // sdot v1.4s, v9.16b, v8.4b[3]
+	WORD $0x3dc01849 // ldr q9, [x2, #96]
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x4fa8e922 // sdot v2.4s, v9.16b, v8.4b[3]
+	WORD $0x3dc01c49 // ldr q9, [x2, #112]
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x4fa8e923 // sdot v3.4s, v9.16b, v8.4b[3]
+	WORD $0x4f000404 // movi v4.4s, #0x0
+	WORD $0x4f000405 // movi v5.4s, #0x0
+	WORD $0x4f000406 // movi v6.4s, #0x0
+	WORD $0x4f000407 // movi v7.4s, #0x0
+	WORD $0x3dc004a8 // ldr q8, [x5, #16]
+	WORD $0x3dc03049 // ldr q9, [x2, #192]
+	WORD $0x4f0e5529 // shl v9.16b, v9.16b, #6
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x4f88e124 // sdot v4.4s, v9.16b, v8.4b[0]
+	WORD $0x3dc03449 // ldr q9, [x2, #208]
+	WORD $0x4f0e5529 // shl v9.16b, v9.16b, #6
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x4f88e125 // sdot v5.4s, v9.16b, v8.4b[0]
+	WORD $0x3dc03849 // ldr q9, [x2, #224]
+	WORD $0x4f0e5529 // shl v9.16b, v9.16b, #6
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x4f88e126 // sdot v6.4s, v9.16b, v8.4b[0]
+	WORD $0x3dc03c49 // ldr q9, [x2, #240]
+	WORD $0x4f0e5529 // shl v9.16b, v9.16b, #6
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x4f88e127 // sdot v7.4s, v9.16b, v8.4b[0]
+	WORD $0x3dc03049 // ldr q9, [x2, #192]
+	WORD $0x4f0c5529 // shl v9.16b, v9.16b, #4
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x4fa8e124 // sdot v4.4s, v9.16b, v8.4b[1]
+	WORD $0x3dc03449 // ldr q9, [x2, #208]
+	WORD $0x4f0c5529 // shl v9.16b, v9.16b, #4
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x4fa8e125 // sdot v5.4s, v9.16b, v8.4b[1]
+	WORD $0x3dc03849 // ldr q9, [x2, #224]
+	WORD $0x4f0c5529 // shl v9.16b, v9.16b, #4
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x4fa8e126 // sdot v6.4s, v9.16b, v8.4b[1]
+	WORD $0x3dc03c49 // ldr q9, [x2, #240]
+	WORD $0x4f0c5529 // shl v9.16b, v9.16b, #4
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x4fa8e127 // sdot v7.4s, v9.16b, v8.4b[1]
+	WORD $0x3dc03049 // ldr q9, [x2, #192]
+	WORD $0x4f0a5529 // shl v9.16b, v9.16b, #2
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x4f88e924 // sdot v4.4s, v9.16b, v8.4b[2]
+	WORD $0x3dc03449 // ldr q9, [x2, #208]
+	WORD $0x4f0a5529 // shl v9.16b, v9.16b, #2
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x4f88e925 // sdot v5.4s, v9.16b, v8.4b[2]
+	WORD $0x3dc03849 // ldr q9, [x2, #224]
+	WORD $0x4f0a5529 // shl v9.16b, v9.16b, #2
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x4f88e926 // sdot v6.4s, v9.16b, v8.4b[2]
+	WORD $0x3dc03c49 // ldr q9, [x2, #240]
+	WORD $0x4f0a5529 // shl v9.16b, v9.16b, #2
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x4f88e927 // sdot v7.4s, v9.16b, v8.4b[2]
+	WORD $0x3dc03049 // ldr q9, [x2, #192]
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x4fa8e924 // sdot v4.4s, v9.16b, v8.4b[3]
+	WORD $0x3dc03449 // ldr q9, [x2, #208]
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x4fa8e925 // sdot v5.4s, v9.16b, v8.4b[3]
+	WORD $0x3dc03849 // ldr q9, [x2, #224]
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x4fa8e926 // sdot v6.4s, v9.16b, v8.4b[3]
+	WORD $0x3dc03c49 // ldr q9, [x2, #240]
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x4fa8e927 // sdot v7.4s, v9.16b, v8.4b[3]
+	WORD $0xfd400088 // ldr d8, [x4]
+	WORD $0x4e3e1d08 // and v8.16b, v8.16b, v30.16b
+	WORD $0x2f08a508 // uxtl v8.8h, v8.8b
+	WORD $0x4f300509 // sshr v9.4s, v8.4s, #16
+	WORD $0x4f305508 // shl v8.4s, v8.4s, #16
+	WORD $0x4f300508 // sshr v8.4s, v8.4s, #16
+	WORD $0xfd40006a // ldr d10, [x3]
+	WORD $0x0e21794a // fcvtl v10.4s, v10.4h
+	WORD $0x4ea89c00 // mul v0.4s, v0.4s, v8.4s
+	WORD $0x4ea99480 // mla v0.4s, v4.4s, v9.4s
+	WORD $0x4e21d800 // scvtf v0.4s, v0.4s
+	WORD $0x6e2adc00 // fmul v0.4s, v0.4s, v10.4s
+	WORD $0xbd4000cb // ldr s11, [x6]
+	WORD $0x3dc000ec // ldr q12, [x7]
+	WORD $0x4f8b100c // fmla v12.4s, v0.4s, v11.s[0]
+	WORD $0x3d8000ec // str q12, [x7]
+	WORD $0xfd400488 // ldr d8, [x4, #8]
+	WORD $0x4e3e1d08 // and v8.16b, v8.16b, v30.16b
+	WORD $0x2f08a508 // uxtl v8.8h, v8.8b
+	WORD $0x4f300509 // sshr v9.4s, v8.4s, #16
+	WORD $0x4f305508 // shl v8.4s, v8.4s, #16
+	WORD $0x4f300508 // sshr v8.4s, v8.4s, #16
+	WORD $0xfd40046a // ldr d10, [x3, #8]
+	WORD $0x0e21794a // fcvtl v10.4s, v10.4h
+	WORD $0x4ea89c21 // mul v1.4s, v1.4s, v8.4s
+	WORD $0x4ea994a1 // mla v1.4s, v5.4s, v9.4s
+	WORD $0x4e21d821 // scvtf v1.4s, v1.4s
+	WORD $0x6e2adc21 // fmul v1.4s, v1.4s, v10.4s
+	WORD $0xbd4000cb // ldr s11, [x6]
+	WORD $0x3dc004ec // ldr q12, [x7, #16]
+	WORD $0x4f8b102c // fmla v12.4s, v1.4s, v11.s[0]
+	WORD $0x3d8004ec // str q12, [x7, #16]
+	WORD $0xfd400888 // ldr d8, [x4, #16]
+	WORD $0x4e3e1d08 // and v8.16b, v8.16b, v30.16b
+	WORD $0x2f08a508 // uxtl v8.8h, v8.8b
+	WORD $0x4f300509 // sshr v9.4s, v8.4s, #16
+	WORD $0x4f305508 // shl v8.4s, v8.4s, #16
+	WORD $0x4f300508 // sshr v8.4s, v8.4s, #16
+	WORD $0xfd40086a // ldr d10, [x3, #16]
+	WORD $0x0e21794a // fcvtl v10.4s, v10.4h
+	WORD $0x4ea89c42 // mul v2.4s, v2.4s, v8.4s
+	WORD $0x4ea994c2 // mla v2.4s, v6.4s, v9.4s
+	WORD $0x4e21d842 // scvtf v2.4s, v2.4s
+	WORD $0x6e2adc42 // fmul v2.4s, v2.4s, v10.4s
+	WORD $0xbd4000cb // ldr s11, [x6]
+	WORD $0x3dc008ec // ldr q12, [x7, #32]
+	WORD $0x4f8b104c // fmla v12.4s, v2.4s, v11.s[0]
+	WORD $0x3d8008ec // str q12, [x7, #32]
+	WORD $0xfd400c88 // ldr d8, [x4, #24]
+	WORD $0x4e3e1d08 // and v8.16b, v8.16b, v30.16b
+	WORD $0x2f08a508 // uxtl v8.8h, v8.8b
+	WORD $0x4f300509 // sshr v9.4s, v8.4s, #16
+	WORD $0x4f305508 // shl v8.4s, v8.4s, #16
+	WORD $0x4f300508 // sshr v8.4s, v8.4s, #16
+	WORD $0xfd400c6a // ldr d10, [x3, #24]
+	WORD $0x0e21794a // fcvtl v10.4s, v10.4h
+	WORD $0x4ea89c63 // mul v3.4s, v3.4s, v8.4s
+	WORD $0x4ea994e3 // mla v3.4s, v7.4s, v9.4s
+	WORD $0x4e21d863 // scvtf v3.4s, v3.4s
+	WORD $0x6e2adc63 // fmul v3.4s, v3.4s, v10.4s
+	WORD $0xbd4000cb // ldr s11, [x6]
+	WORD $0x3dc00cec // ldr q12, [x7, #48]
+	WORD $0x4f8b106c // fmla v12.4s, v3.4s, v11.s[0]
+	WORD $0x3d800cec // str q12, [x7, #48]
+	WORD $0xfd400080 // ldr d0, [x4]
+	WORD $0x6f0c0400 // ushr v0.16b, v0.16b, #4
+	WORD $0x2f08a400 // uxtl v0.8h, v0.8b
+	WORD $0xfd402061 // ldr d1, [x3, #64]
+	WORD $0x0e217821 // fcvtl v1.4s, v1.4h
+	ADD $4, R8, R9
+	WORD $0x4d40c924 // ld1r {v4.4s}, [x9]
+	WORD $0x0e64c005 // smull v5.4s, v0.4h, v4.4h
+	WORD $0x4e64c006 // smull2 v6.4s, v0.8h, v4.8h
+	WORD $0x4ea6bca5 // addp v5.4s, v5.4s, v6.4s
+	WORD $0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD $0x6e21dca5 // fmul v5.4s, v5.4s, v1.4s
+	WORD $0xbd4000c2 // ldr s2, [x6]
+	WORD $0x3dc000e3 // ldr q3, [x7]
+	WORD $0x4f8210a3 // fmla v3.4s, v5.4s, v2.s[0]
+	WORD $0x3d8000e3 // str q3, [x7]
+	WORD $0xfd400480 // ldr d0, [x4, #8]
+	WORD $0x6f0c0400 // ushr v0.16b, v0.16b, #4
+	WORD $0x2f08a400 // uxtl v0.8h, v0.8b
+	WORD $0xfd402461 // ldr d1, [x3, #72]
+	WORD $0x0e217821 // fcvtl v1.4s, v1.4h
+	ADD $4, R8, R9
+	WORD $0x4d40c924 // ld1r {v4.4s}, [x9]
+	WORD $0x0e64c005 // smull v5.4s, v0.4h, v4.4h
+	WORD $0x4e64c006 // smull2 v6.4s, v0.8h, v4.8h
+	WORD $0x4ea6bca5 // addp v5.4s, v5.4s, v6.4s
+	WORD $0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD $0x6e21dca5 // fmul v5.4s, v5.4s, v1.4s
+	WORD $0xbd4000c2 // ldr s2, [x6]
+	WORD $0x3dc004e3 // ldr q3, [x7, #16]
+	WORD $0x4f8210a3 // fmla v3.4s, v5.4s, v2.s[0]
+	WORD $0x3d8004e3 // str q3, [x7, #16]
+	WORD $0xfd400880 // ldr d0, [x4, #16]
+	WORD $0x6f0c0400 // ushr v0.16b, v0.16b, #4
+	WORD $0x2f08a400 // uxtl v0.8h, v0.8b
+	WORD $0xfd402861 // ldr d1, [x3, #80]
+	WORD $0x0e217821 // fcvtl v1.4s, v1.4h
+	ADD $4, R8, R9
+	WORD $0x4d40c924 // ld1r {v4.4s}, [x9]
+	WORD $0x0e64c005 // smull v5.4s, v0.4h, v4.4h
+	WORD $0x4e64c006 // smull2 v6.4s, v0.8h, v4.8h
+	WORD $0x4ea6bca5 // addp v5.4s, v5.4s, v6.4s
+	WORD $0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD $0x6e21dca5 // fmul v5.4s, v5.4s, v1.4s
+	WORD $0xbd4000c2 // ldr s2, [x6]
+	WORD $0x3dc008e3 // ldr q3, [x7, #32]
+	WORD $0x4f8210a3 // fmla v3.4s, v5.4s, v2.s[0]
+	WORD $0x3d8008e3 // str q3, [x7, #32]
+	WORD $0xfd400c80 // ldr d0, [x4, #24]
+	WORD $0x6f0c0400 // ushr v0.16b, v0.16b, #4
+	WORD $0x2f08a400 // uxtl v0.8h, v0.8b
+	WORD $0xfd402c61 // ldr d1, [x3, #88]
+	WORD $0x0e217821 // fcvtl v1.4s, v1.4h
+	ADD $4, R8, R9
+	WORD $0x4d40c924 // ld1r {v4.4s}, [x9]
+	WORD $0x0e64c005 // smull v5.4s, v0.4h, v4.4h
+	WORD $0x4e64c006 // smull2 v6.4s, v0.8h, v4.8h
+	WORD $0x4ea6bca5 // addp v5.4s, v5.4s, v6.4s
+	WORD $0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD $0x6e21dca5 // fmul v5.4s, v5.4s, v1.4s
+	WORD $0xbd4000c2 // ldr s2, [x6]
+	WORD $0x3dc00ce3 // ldr q3, [x7, #48]
+	WORD $0x4f8210a3 // fmla v3.4s, v5.4s, v2.s[0]
+	WORD $0x3d800ce3 // str q3, [x7, #48]
+	ADD $320, R2
+	ADD $320, R4
+	ADD $32, R5
+	ADD $8, R6
+	ADD $8, R8
+	SUB $1, R1
+	TST $7, R1
+	BNE loop1
+	ADD $128, R2
+	ADD $128, R4
+	ADD $2688, R3
+	CBNZ R1, loop1
+	ADD $1, R0
+	CMP $2, R0
+	BNE half1
+	RET
+rows2:
+	WORD $0x4f00e5fe // movi v30.16b, #0xf
+	WORD $0x4f00e41f // movi v31.16b, #0x0
+	MOVD $0, R0
+half2:
+	MOVD blocks+16(FP), R1
+	MOVD w+8(FP), R2
+	ADD R0<<5, R2, R3
+	ADD R0<<5, R2, R4
+	ADD $128, R4
+	ADD R0<<6, R2, R2
+	ADD $128, R2
+	MOVD q+24(FP), R5
+	MOVD s+32(FP), R6
+	MOVD y+48(FP), R7
+	ADD R0<<6, R7, R7
+	MOVD n+40(FP), R8
+	LSL $5, R1, R9
+	ADD R9<<0, R5, R10
+	LSL $3, R1, R9
+	ADD R9<<0, R6, R11
+	ADD R9<<0, R8, R12
+	MOVD stride+56(FP), R9
+	ADD R9<<0, R7, R13
+	WORD $0x4f000412 // movi v18.4s, #0x0
+	WORD $0x3d8000f2 // str q18, [x7]
+	WORD $0x3d8004f2 // str q18, [x7, #16]
+	WORD $0x3d8008f2 // str q18, [x7, #32]
+	WORD $0x3d800cf2 // str q18, [x7, #48]
+	WORD $0x3d8001b2 // str q18, [x13]
+	WORD $0x3d8005b2 // str q18, [x13, #16]
+	WORD $0x3d8009b2 // str q18, [x13, #32]
+	WORD $0x3d800db2 // str q18, [x13, #48]
+loop2:
+	WORD $0x4f000400 // movi v0.4s, #0x0
+	WORD $0x4f000401 // movi v1.4s, #0x0
+	WORD $0x4f000402 // movi v2.4s, #0x0
+	WORD $0x4f000403 // movi v3.4s, #0x0
+	WORD $0x3dc000b0 // ldr q16, [x5]
+	WORD $0x4f000404 // movi v4.4s, #0x0
+	WORD $0x4f000405 // movi v5.4s, #0x0
+	WORD $0x4f000406 // movi v6.4s, #0x0
+	WORD $0x4f000407 // movi v7.4s, #0x0
+	WORD $0x3dc00151 // ldr q17, [x10]
+	WORD $0x3dc01052 // ldr q18, [x2, #64]
+	WORD $0x4f0e5652 // shl v18.16b, v18.16b, #6
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x4f90e240 // sdot v0.4s, v18.16b, v16.4b[0]
+	WORD $0x4f91e244 // sdot v4.4s, v18.16b, v17.4b[0]
+	WORD $0x3dc01452 // ldr q18, [x2, #80]
+	WORD $0x4f0e5652 // shl v18.16b, v18.16b, #6
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x4f90e241 // sdot v1.4s, v18.16b, v16.4b[0]
+	WORD $0x4f91e245 // sdot v5.4s, v18.16b, v17.4b[0]
+	WORD $0x3dc01852 // ldr q18, [x2, #96]
+	WORD $0x4f0e5652 // shl v18.16b, v18.16b, #6
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x4f90e242 // sdot v2.4s, v18.16b, v16.4b[0]
+	WORD $0x4f91e246 // sdot v6.4s, v18.16b, v17.4b[0]
+	WORD $0x3dc01c52 // ldr q18, [x2, #112]
+	WORD $0x4f0e5652 // shl v18.16b, v18.16b, #6
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x4f90e243 // sdot v3.4s, v18.16b, v16.4b[0]
+	WORD $0x4f91e247 // sdot v7.4s, v18.16b, v17.4b[0]
+	WORD $0x3dc01052 // ldr q18, [x2, #64]
+	WORD $0x4f0c5652 // shl v18.16b, v18.16b, #4
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x4fb0e240 // sdot v0.4s, v18.16b, v16.4b[1]
+	WORD $0x4fb1e244 // sdot v4.4s, v18.16b, v17.4b[1]
+	WORD $0x3dc01452 // ldr q18, [x2, #80]
+	WORD $0x4f0c5652 // shl v18.16b, v18.16b, #4
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x4fb0e241 // sdot v1.4s, v18.16b, v16.4b[1]
+	WORD $0x4fb1e245 // sdot v5.4s, v18.16b, v17.4b[1]
+	WORD $0x3dc01852 // ldr q18, [x2, #96]
+	WORD $0x4f0c5652 // shl v18.16b, v18.16b, #4
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x4fb0e242 // sdot v2.4s, v18.16b, v16.4b[1]
+	WORD $0x4fb1e246 // sdot v6.4s, v18.16b, v17.4b[1]
+	WORD $0x3dc01c52 // ldr q18, [x2, #112]
+	WORD $0x4f0c5652 // shl v18.16b, v18.16b, #4
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x4fb0e243 // sdot v3.4s, v18.16b, v16.4b[1]
+	WORD $0x4fb1e247 // sdot v7.4s, v18.16b, v17.4b[1]
+	WORD $0x3dc01052 // ldr q18, [x2, #64]
+	WORD $0x4f0a5652 // shl v18.16b, v18.16b, #2
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x4f90ea40 // sdot v0.4s, v18.16b, v16.4b[2]
+	WORD $0x4f91ea44 // sdot v4.4s, v18.16b, v17.4b[2]
+	WORD $0x3dc01452 // ldr q18, [x2, #80]
+	WORD $0x4f0a5652 // shl v18.16b, v18.16b, #2
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x4f90ea41 // sdot v1.4s, v18.16b, v16.4b[2]
+	WORD $0x4f91ea45 // sdot v5.4s, v18.16b, v17.4b[2]
+	WORD $0x3dc01852 // ldr q18, [x2, #96]
+	WORD $0x4f0a5652 // shl v18.16b, v18.16b, #2
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x4f90ea42 // sdot v2.4s, v18.16b, v16.4b[2]
+	WORD $0x4f91ea46 // sdot v6.4s, v18.16b, v17.4b[2]
+	WORD $0x3dc01c52 // ldr q18, [x2, #112]
+	WORD $0x4f0a5652 // shl v18.16b, v18.16b, #2
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x4f90ea43 // sdot v3.4s, v18.16b, v16.4b[2]
+	WORD $0x4f91ea47 // sdot v7.4s, v18.16b, v17.4b[2]
+	WORD $0x3dc01052 // ldr q18, [x2, #64]
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x4fb0ea40 // sdot v0.4s, v18.16b, v16.4b[3]
+	WORD $0x4fb1ea44 // sdot v4.4s, v18.16b, v17.4b[3]
+	WORD $0x3dc01452 // ldr q18, [x2, #80]
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x4fb0ea41 // sdot v1.4s, v18.16b, v16.4b[3]
+	WORD $0x4fb1ea45 // sdot v5.4s, v18.16b, v17.4b[3]
+	WORD $0x3dc01852 // ldr q18, [x2, #96]
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x4fb0ea42 // sdot v2.4s, v18.16b, v16.4b[3]
+	WORD $0x4fb1ea46 // sdot v6.4s, v18.16b, v17.4b[3]
+	WORD $0x3dc01c52 // ldr q18, [x2, #112]
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x4fb0ea43 // sdot v3.4s, v18.16b, v16.4b[3]
+	WORD $0x4fb1ea47 // sdot v7.4s, v18.16b, v17.4b[3]
+	WORD $0x4f000408 // movi v8.4s, #0x0
+	WORD $0x4f000409 // movi v9.4s, #0x0
+	WORD $0x4f00040a // movi v10.4s, #0x0
+	WORD $0x4f00040b // movi v11.4s, #0x0
+	WORD $0x3dc004b0 // ldr q16, [x5, #16]
+	WORD $0x4f00040c // movi v12.4s, #0x0
+	WORD $0x4f00040d // movi v13.4s, #0x0
+	WORD $0x4f00040e // movi v14.4s, #0x0
+	WORD $0x4f00040f // movi v15.4s, #0x0
+	WORD $0x3dc00551 // ldr q17, [x10, #16]
+	WORD $0x3dc03052 // ldr q18, [x2, #192]
+	WORD $0x4f0e5652 // shl v18.16b, v18.16b, #6
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x4f90e248 // sdot v8.4s, v18.16b, v16.4b[0]
+	WORD $0x4f91e24c // sdot v12.4s, v18.16b, v17.4b[0]
+	WORD $0x3dc03452 // ldr q18, [x2, #208]
+	WORD $0x4f0e5652 // shl v18.16b, v18.16b, #6
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x4f90e249 // sdot v9.4s, v18.16b, v16.4b[0]
+	WORD $0x4f91e24d // sdot v13.4s, v18.16b, v17.4b[0]
+	WORD $0x3dc03852 // ldr q18, [x2, #224]
+	WORD $0x4f0e5652 // shl v18.16b, v18.16b, #6
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x4f90e24a // sdot v10.4s, v18.16b, v16.4b[0]
+	WORD $0x4f91e24e // sdot v14.4s, v18.16b, v17.4b[0]
+	WORD $0x3dc03c52 // ldr q18, [x2, #240]
+	WORD $0x4f0e5652 // shl v18.16b, v18.16b, #6
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x4f90e24b // sdot v11.4s, v18.16b, v16.4b[0]
+	WORD $0x4f91e24f // sdot v15.4s, v18.16b, v17.4b[0]
+	WORD $0x3dc03052 // ldr q18, [x2, #192]
+	WORD $0x4f0c5652 // shl v18.16b, v18.16b, #4
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x4fb0e248 // sdot v8.4s, v18.16b, v16.4b[1]
+	WORD $0x4fb1e24c // sdot v12.4s, v18.16b, v17.4b[1]
+	WORD $0x3dc03452 // ldr q18, [x2, #208]
+	WORD $0x4f0c5652 // shl v18.16b, v18.16b, #4
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x4fb0e249 // sdot v9.4s, v18.16b, v16.4b[1]
+	WORD $0x4fb1e24d // sdot v13.4s, v18.16b, v17.4b[1]
+	WORD $0x3dc03852 // ldr q18, [x2, #224]
+	WORD $0x4f0c5652 // shl v18.16b, v18.16b, #4
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x4fb0e24a // sdot v10.4s, v18.16b, v16.4b[1]
+	WORD $0x4fb1e24e // sdot v14.4s, v18.16b, v17.4b[1]
+	WORD $0x3dc03c52 // ldr q18, [x2, #240]
+	WORD $0x4f0c5652 // shl v18.16b, v18.16b, #4
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x4fb0e24b // sdot v11.4s, v18.16b, v16.4b[1]
+	WORD $0x4fb1e24f // sdot v15.4s, v18.16b, v17.4b[1]
+	WORD $0x3dc03052 // ldr q18, [x2, #192]
+	WORD $0x4f0a5652 // shl v18.16b, v18.16b, #2
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x4f90ea48 // sdot v8.4s, v18.16b, v16.4b[2]
+	WORD $0x4f91ea4c // sdot v12.4s, v18.16b, v17.4b[2]
+	WORD $0x3dc03452 // ldr q18, [x2, #208]
+	WORD $0x4f0a5652 // shl v18.16b, v18.16b, #2
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x4f90ea49 // sdot v9.4s, v18.16b, v16.4b[2]
+	WORD $0x4f91ea4d // sdot v13.4s, v18.16b, v17.4b[2]
+	WORD $0x3dc03852 // ldr q18, [x2, #224]
+	WORD $0x4f0a5652 // shl v18.16b, v18.16b, #2
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x4f90ea4a // sdot v10.4s, v18.16b, v16.4b[2]
+	WORD $0x4f91ea4e // sdot v14.4s, v18.16b, v17.4b[2]
+	WORD $0x3dc03c52 // ldr q18, [x2, #240]
+	WORD $0x4f0a5652 // shl v18.16b, v18.16b, #2
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x4f90ea4b // sdot v11.4s, v18.16b, v16.4b[2]
+	WORD $0x4f91ea4f // sdot v15.4s, v18.16b, v17.4b[2]
+	WORD $0x3dc03052 // ldr q18, [x2, #192]
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x4fb0ea48 // sdot v8.4s, v18.16b, v16.4b[3]
+	WORD $0x4fb1ea4c // sdot v12.4s, v18.16b, v17.4b[3]
+	WORD $0x3dc03452 // ldr q18, [x2, #208]
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x4fb0ea49 // sdot v9.4s, v18.16b, v16.4b[3]
+	WORD $0x4fb1ea4d // sdot v13.4s, v18.16b, v17.4b[3]
+	WORD $0x3dc03852 // ldr q18, [x2, #224]
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x4fb0ea4a // sdot v10.4s, v18.16b, v16.4b[3]
+	WORD $0x4fb1ea4e // sdot v14.4s, v18.16b, v17.4b[3]
+	WORD $0x3dc03c52 // ldr q18, [x2, #240]
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x4fb0ea4b // sdot v11.4s, v18.16b, v16.4b[3]
+	WORD $0x4fb1ea4f // sdot v15.4s, v18.16b, v17.4b[3]
+	WORD $0xfd400090 // ldr d16, [x4]
+	WORD $0x4e3e1e10 // and v16.16b, v16.16b, v30.16b
+	WORD $0x2f08a610 // uxtl v16.8h, v16.8b
+	WORD $0x4f300611 // sshr v17.4s, v16.4s, #16
+	WORD $0x4f305610 // shl v16.4s, v16.4s, #16
+	WORD $0x4f300610 // sshr v16.4s, v16.4s, #16
+	WORD $0xfd400072 // ldr d18, [x3]
+	WORD $0x0e217a52 // fcvtl v18.4s, v18.4h
+	WORD $0x4eb09c00 // mul v0.4s, v0.4s, v16.4s
+	WORD $0x4eb19500 // mla v0.4s, v8.4s, v17.4s
+	WORD $0x4e21d800 // scvtf v0.4s, v0.4s
+	WORD $0x6e32dc00 // fmul v0.4s, v0.4s, v18.4s
+	WORD $0xbd4000d3 // ldr s19, [x6]
+	WORD $0x3dc000f4 // ldr q20, [x7]
+	WORD $0x4f931014 // fmla v20.4s, v0.4s, v19.s[0]
+	WORD $0x3d8000f4 // str q20, [x7]
+	WORD $0x4eb09c84 // mul v4.4s, v4.4s, v16.4s
+	WORD $0x4eb19584 // mla v4.4s, v12.4s, v17.4s
+	WORD $0x4e21d884 // scvtf v4.4s, v4.4s
+	WORD $0x6e32dc84 // fmul v4.4s, v4.4s, v18.4s
+	WORD $0xbd400173 // ldr s19, [x11]
+	WORD $0x3dc001b4 // ldr q20, [x13]
+	WORD $0x4f931094 // fmla v20.4s, v4.4s, v19.s[0]
+	WORD $0x3d8001b4 // str q20, [x13]
+	WORD $0xfd400490 // ldr d16, [x4, #8]
+	WORD $0x4e3e1e10 // and v16.16b, v16.16b, v30.16b
+	WORD $0x2f08a610 // uxtl v16.8h, v16.8b
+	WORD $0x4f300611 // sshr v17.4s, v16.4s, #16
+	WORD $0x4f305610 // shl v16.4s, v16.4s, #16
+	WORD $0x4f300610 // sshr v16.4s, v16.4s, #16
+	WORD $0xfd400472 // ldr d18, [x3, #8]
+	WORD $0x0e217a52 // fcvtl v18.4s, v18.4h
+	WORD $0x4eb09c21 // mul v1.4s, v1.4s, v16.4s
+	WORD $0x4eb19521 // mla v1.4s, v9.4s, v17.4s
+	WORD $0x4e21d821 // scvtf v1.4s, v1.4s
+	WORD $0x6e32dc21 // fmul v1.4s, v1.4s, v18.4s
+	WORD $0xbd4000d3 // ldr s19, [x6]
+	WORD $0x3dc004f4 // ldr q20, [x7, #16]
+	WORD $0x4f931034 // fmla v20.4s, v1.4s, v19.s[0]
+	WORD $0x3d8004f4 // str q20, [x7, #16]
+	WORD $0x4eb09ca5 // mul v5.4s, v5.4s, v16.4s
+	WORD $0x4eb195a5 // mla v5.4s, v13.4s, v17.4s
+	WORD $0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD $0x6e32dca5 // fmul v5.4s, v5.4s, v18.4s
+	WORD $0xbd400173 // ldr s19, [x11]
+	WORD $0x3dc005b4 // ldr q20, [x13, #16]
+	WORD $0x4f9310b4 // fmla v20.4s, v5.4s, v19.s[0]
+	WORD $0x3d8005b4 // str q20, [x13, #16]
+	WORD $0xfd400890 // ldr d16, [x4, #16]
+	WORD $0x4e3e1e10 // and v16.16b, v16.16b, v30.16b
+	WORD $0x2f08a610 // uxtl v16.8h, v16.8b
+	WORD $0x4f300611 // sshr v17.4s, v16.4s, #16
+	WORD $0x4f305610 // shl v16.4s, v16.4s, #16
+	WORD $0x4f300610 // sshr v16.4s, v16.4s, #16
+	WORD $0xfd400872 // ldr d18, [x3, #16]
+	WORD $0x0e217a52 // fcvtl v18.4s, v18.4h
+	WORD $0x4eb09c42 // mul v2.4s, v2.4s, v16.4s
+	WORD $0x4eb19542 // mla v2.4s, v10.4s, v17.4s
+	WORD $0x4e21d842 // scvtf v2.4s, v2.4s
+	WORD $0x6e32dc42 // fmul v2.4s, v2.4s, v18.4s
+	WORD $0xbd4000d3 // ldr s19, [x6]
+	WORD $0x3dc008f4 // ldr q20, [x7, #32]
+	WORD $0x4f931054 // fmla v20.4s, v2.4s, v19.s[0]
+	WORD $0x3d8008f4 // str q20, [x7, #32]
+	WORD $0x4eb09cc6 // mul v6.4s, v6.4s, v16.4s
+	WORD $0x4eb195c6 // mla v6.4s, v14.4s, v17.4s
+	WORD $0x4e21d8c6 // scvtf v6.4s, v6.4s
+	WORD $0x6e32dcc6 // fmul v6.4s, v6.4s, v18.4s
+	WORD $0xbd400173 // ldr s19, [x11]
+	WORD $0x3dc009b4 // ldr q20, [x13, #32]
+	WORD $0x4f9310d4 // fmla v20.4s, v6.4s, v19.s[0]
+	WORD $0x3d8009b4 // str q20, [x13, #32]
+	WORD $0xfd400c90 // ldr d16, [x4, #24]
+	WORD $0x4e3e1e10 // and v16.16b, v16.16b, v30.16b
+	WORD $0x2f08a610 // uxtl v16.8h, v16.8b
+	WORD $0x4f300611 // sshr v17.4s, v16.4s, #16
+	WORD $0x4f305610 // shl v16.4s, v16.4s, #16
+	WORD $0x4f300610 // sshr v16.4s, v16.4s, #16
+	WORD $0xfd400c72 // ldr d18, [x3, #24]
+	WORD $0x0e217a52 // fcvtl v18.4s, v18.4h
+	WORD $0x4eb09c63 // mul v3.4s, v3.4s, v16.4s
+	WORD $0x4eb19563 // mla v3.4s, v11.4s, v17.4s
+	WORD $0x4e21d863 // scvtf v3.4s, v3.4s
+	WORD $0x6e32dc63 // fmul v3.4s, v3.4s, v18.4s
+	WORD $0xbd4000d3 // ldr s19, [x6]
+	WORD $0x3dc00cf4 // ldr q20, [x7, #48]
+	WORD $0x4f931074 // fmla v20.4s, v3.4s, v19.s[0]
+	WORD $0x3d800cf4 // str q20, [x7, #48]
+	WORD $0x4eb09ce7 // mul v7.4s, v7.4s, v16.4s
+	WORD $0x4eb195e7 // mla v7.4s, v15.4s, v17.4s
+	WORD $0x4e21d8e7 // scvtf v7.4s, v7.4s
+	WORD $0x6e32dce7 // fmul v7.4s, v7.4s, v18.4s
+	WORD $0xbd400173 // ldr s19, [x11]
+	WORD $0x3dc00db4 // ldr q20, [x13, #48]
+	WORD $0x4f9310f4 // fmla v20.4s, v7.4s, v19.s[0]
+	WORD $0x3d800db4 // str q20, [x13, #48]
+	WORD $0xfd400080 // ldr d0, [x4]
+	WORD $0x6f0c0400 // ushr v0.16b, v0.16b, #4
+	WORD $0x2f08a400 // uxtl v0.8h, v0.8b
+	WORD $0xfd402061 // ldr d1, [x3, #64]
+	WORD $0x0e217821 // fcvtl v1.4s, v1.4h
+	ADD $4, R8, R14
+	WORD $0x4d40c9c4 // ld1r {v4.4s}, [x14]
+	WORD $0x0e64c005 // smull v5.4s, v0.4h, v4.4h
+	WORD $0x4e64c006 // smull2 v6.4s, v0.8h, v4.8h
+	WORD $0x4ea6bca5 // addp v5.4s, v5.4s, v6.4s
+	WORD $0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD $0x6e21dca5 // fmul v5.4s, v5.4s, v1.4s
+	WORD $0xbd4000c2 // ldr s2, [x6]
+	WORD $0x3dc000e3 // ldr q3, [x7]
+	WORD $0x4f8210a3 // fmla v3.4s, v5.4s, v2.s[0]
+	WORD $0x3d8000e3 // str q3, [x7]
+	ADD $4, R12, R14
+	WORD $0x4d40c9c4 // ld1r {v4.4s}, [x14]
+	WORD $0x0e64c005 // smull v5.4s, v0.4h, v4.4h
+	WORD $0x4e64c006 // smull2 v6.4s, v0.8h, v4.8h
+	WORD $0x4ea6bca5 // addp v5.4s, v5.4s, v6.4s
+	WORD $0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD $0x6e21dca5 // fmul v5.4s, v5.4s, v1.4s
+	WORD $0xbd400162 // ldr s2, [x11]
+	WORD $0x3dc001a3 // ldr q3, [x13]
+	WORD $0x4f8210a3 // fmla v3.4s, v5.4s, v2.s[0]
+	WORD $0x3d8001a3 // str q3, [x13]
+	WORD $0xfd400480 // ldr d0, [x4, #8]
+	WORD $0x6f0c0400 // ushr v0.16b, v0.16b, #4
+	WORD $0x2f08a400 // uxtl v0.8h, v0.8b
+	WORD $0xfd402461 // ldr d1, [x3, #72]
+	WORD $0x0e217821 // fcvtl v1.4s, v1.4h
+	ADD $4, R8, R14
+	WORD $0x4d40c9c4 // ld1r {v4.4s}, [x14]
+	WORD $0x0e64c005 // smull v5.4s, v0.4h, v4.4h
+	WORD $0x4e64c006 // smull2 v6.4s, v0.8h, v4.8h
+	WORD $0x4ea6bca5 // addp v5.4s, v5.4s, v6.4s
+	WORD $0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD $0x6e21dca5 // fmul v5.4s, v5.4s, v1.4s
+	WORD $0xbd4000c2 // ldr s2, [x6]
+	WORD $0x3dc004e3 // ldr q3, [x7, #16]
+	WORD $0x4f8210a3 // fmla v3.4s, v5.4s, v2.s[0]
+	WORD $0x3d8004e3 // str q3, [x7, #16]
+	ADD $4, R12, R14
+	WORD $0x4d40c9c4 // ld1r {v4.4s}, [x14]
+	WORD $0x0e64c005 // smull v5.4s, v0.4h, v4.4h
+	WORD $0x4e64c006 // smull2 v6.4s, v0.8h, v4.8h
+	WORD $0x4ea6bca5 // addp v5.4s, v5.4s, v6.4s
+	WORD $0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD $0x6e21dca5 // fmul v5.4s, v5.4s, v1.4s
+	WORD $0xbd400162 // ldr s2, [x11]
+	WORD $0x3dc005a3 // ldr q3, [x13, #16]
+	WORD $0x4f8210a3 // fmla v3.4s, v5.4s, v2.s[0]
+	WORD $0x3d8005a3 // str q3, [x13, #16]
+	WORD $0xfd400880 // ldr d0, [x4, #16]
+	WORD $0x6f0c0400 // ushr v0.16b, v0.16b, #4
+	WORD $0x2f08a400 // uxtl v0.8h, v0.8b
+	WORD $0xfd402861 // ldr d1, [x3, #80]
+	WORD $0x0e217821 // fcvtl v1.4s, v1.4h
+	ADD $4, R8, R14
+	WORD $0x4d40c9c4 // ld1r {v4.4s}, [x14]
+	WORD $0x0e64c005 // smull v5.4s, v0.4h, v4.4h
+	WORD $0x4e64c006 // smull2 v6.4s, v0.8h, v4.8h
+	WORD $0x4ea6bca5 // addp v5.4s, v5.4s, v6.4s
+	WORD $0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD $0x6e21dca5 // fmul v5.4s, v5.4s, v1.4s
+	WORD $0xbd4000c2 // ldr s2, [x6]
+	WORD $0x3dc008e3 // ldr q3, [x7, #32]
+	WORD $0x4f8210a3 // fmla v3.4s, v5.4s, v2.s[0]
+	WORD $0x3d8008e3 // str q3, [x7, #32]
+	ADD $4, R12, R14
+	WORD $0x4d40c9c4 // ld1r {v4.4s}, [x14]
+	WORD $0x0e64c005 // smull v5.4s, v0.4h, v4.4h
+	WORD $0x4e64c006 // smull2 v6.4s, v0.8h, v4.8h
+	WORD $0x4ea6bca5 // addp v5.4s, v5.4s, v6.4s
+	WORD $0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD $0x6e21dca5 // fmul v5.4s, v5.4s, v1.4s
+	WORD $0xbd400162 // ldr s2, [x11]
+	WORD $0x3dc009a3 // ldr q3, [x13, #32]
+	WORD $0x4f8210a3 // fmla v3.4s, v5.4s, v2.s[0]
+	WORD $0x3d8009a3 // str q3, [x13, #32]
+	WORD $0xfd400c80 // ldr d0, [x4, #24]
+	WORD $0x6f0c0400 // ushr v0.16b, v0.16b, #4
+	WORD $0x2f08a400 // uxtl v0.8h, v0.8b
+	WORD $0xfd402c61 // ldr d1, [x3, #88]
+	WORD $0x0e217821 // fcvtl v1.4s, v1.4h
+	ADD $4, R8, R14
+	WORD $0x4d40c9c4 // ld1r {v4.4s}, [x14]
+	WORD $0x0e64c005 // smull v5.4s, v0.4h, v4.4h
+	WORD $0x4e64c006 // smull2 v6.4s, v0.8h, v4.8h
+	WORD $0x4ea6bca5 // addp v5.4s, v5.4s, v6.4s
+	WORD $0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD $0x6e21dca5 // fmul v5.4s, v5.4s, v1.4s
+	WORD $0xbd4000c2 // ldr s2, [x6]
+	WORD $0x3dc00ce3 // ldr q3, [x7, #48]
+	WORD $0x4f8210a3 // fmla v3.4s, v5.4s, v2.s[0]
+	WORD $0x3d800ce3 // str q3, [x7, #48]
+	ADD $4, R12, R14
+	WORD $0x4d40c9c4 // ld1r {v4.4s}, [x14]
+	WORD $0x0e64c005 // smull v5.4s, v0.4h, v4.4h
+	WORD $0x4e64c006 // smull2 v6.4s, v0.8h, v4.8h
+	WORD $0x4ea6bca5 // addp v5.4s, v5.4s, v6.4s
+	WORD $0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD $0x6e21dca5 // fmul v5.4s, v5.4s, v1.4s
+	WORD $0xbd400162 // ldr s2, [x11]
+	WORD $0x3dc00da3 // ldr q3, [x13, #48]
+	WORD $0x4f8210a3 // fmla v3.4s, v5.4s, v2.s[0]
+	WORD $0x3d800da3 // str q3, [x13, #48]
+	ADD $320, R2
+	ADD $320, R4
+	ADD $32, R5
+	ADD $8, R6
+	ADD $8, R8
+	ADD $32, R10
+	ADD $8, R11
+	ADD $8, R12
+	SUB $1, R1
+	TST $7, R1
+	BNE loop2
+	ADD $128, R2
+	ADD $128, R4
+	ADD $2688, R3
+	CBNZ R1, loop2
+	ADD $1, R0
+	CMP $2, R0
+	BNE half2
+	RET
+rows3:
+	WORD $0x4f00e5fe // movi v30.16b, #0xf
+	WORD $0x4f00e41f // movi v31.16b, #0x0
+	MOVD $0, R0
+half3:
+	MOVD blocks+16(FP), R1
+	MOVD w+8(FP), R2
+	ADD R0<<5, R2, R3
+	ADD R0<<5, R2, R4
+	ADD $128, R4
+	ADD R0<<6, R2, R2
+	ADD $128, R2
+	MOVD q+24(FP), R5
+	MOVD s+32(FP), R6
+	MOVD y+48(FP), R7
+	ADD R0<<6, R7, R7
+	MOVD n+40(FP), R8
+	LSL $5, R1, R9
+	ADD R9<<0, R5, R10
+	ADD R9<<0, R10, R11
+	LSL $3, R1, R9
+	ADD R9<<0, R6, R12
+	ADD R9<<0, R12, R13
+	ADD R9<<0, R8, R14
+	ADD R9<<0, R14, R15
+	MOVD stride+56(FP), R9
+	ADD R9<<0, R7, R16
+	ADD R9<<0, R16, R17
+	WORD $0x4f00041b // movi v27.4s, #0x0
+	WORD $0x3d8000fb // str q27, [x7]
+	WORD $0x3d8004fb // str q27, [x7, #16]
+	WORD $0x3d8008fb // str q27, [x7, #32]
+	WORD $0x3d800cfb // str q27, [x7, #48]
+	WORD $0x3d80021b // str q27, [x16]
+	WORD $0x3d80061b // str q27, [x16, #16]
+	WORD $0x3d800a1b // str q27, [x16, #32]
+	WORD $0x3d800e1b // str q27, [x16, #48]
+	WORD $0x3d80023b // str q27, [x17]
+	WORD $0x3d80063b // str q27, [x17, #16]
+	WORD $0x3d800a3b // str q27, [x17, #32]
+	WORD $0x3d800e3b // str q27, [x17, #48]
+loop3:
+	WORD $0x4f000400 // movi v0.4s, #0x0
+	WORD $0x4f000401 // movi v1.4s, #0x0
+	WORD $0x4f000402 // movi v2.4s, #0x0
+	WORD $0x4f000403 // movi v3.4s, #0x0
+	WORD $0x3dc000b8 // ldr q24, [x5]
+	WORD $0x4f000404 // movi v4.4s, #0x0
+	WORD $0x4f000405 // movi v5.4s, #0x0
+	WORD $0x4f000406 // movi v6.4s, #0x0
+	WORD $0x4f000407 // movi v7.4s, #0x0
+	WORD $0x3dc00159 // ldr q25, [x10]
+	WORD $0x4f000408 // movi v8.4s, #0x0
+	WORD $0x4f000409 // movi v9.4s, #0x0
+	WORD $0x4f00040a // movi v10.4s, #0x0
+	WORD $0x4f00040b // movi v11.4s, #0x0
+	WORD $0x3dc0017a // ldr q26, [x11]
+	WORD $0x3dc0105b // ldr q27, [x2, #64]
+	WORD $0x4f0e577b // shl v27.16b, v27.16b, #6
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x4f98e360 // sdot v0.4s, v27.16b, v24.4b[0]
+	WORD $0x4f99e364 // sdot v4.4s, v27.16b, v25.4b[0]
+	WORD $0x4f9ae368 // sdot v8.4s, v27.16b, v26.4b[0]
+	WORD $0x3dc0145b // ldr q27, [x2, #80]
+	WORD $0x4f0e577b // shl v27.16b, v27.16b, #6
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x4f98e361 // sdot v1.4s, v27.16b, v24.4b[0]
+	WORD $0x4f99e365 // sdot v5.4s, v27.16b, v25.4b[0]
+	WORD $0x4f9ae369 // sdot v9.4s, v27.16b, v26.4b[0]
+	WORD $0x3dc0185b // ldr q27, [x2, #96]
+	WORD $0x4f0e577b // shl v27.16b, v27.16b, #6
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x4f98e362 // sdot v2.4s, v27.16b, v24.4b[0]
+	WORD $0x4f99e366 // sdot v6.4s, v27.16b, v25.4b[0]
+	WORD $0x4f9ae36a // sdot v10.4s, v27.16b, v26.4b[0]
+	WORD $0x3dc01c5b // ldr q27, [x2, #112]
+	WORD $0x4f0e577b // shl v27.16b, v27.16b, #6
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x4f98e363 // sdot v3.4s, v27.16b, v24.4b[0]
+	WORD $0x4f99e367 // sdot v7.4s, v27.16b, v25.4b[0]
+	WORD $0x4f9ae36b // sdot v11.4s, v27.16b, v26.4b[0]
+	WORD $0x3dc0105b // ldr q27, [x2, #64]
+	WORD $0x4f0c577b // shl v27.16b, v27.16b, #4
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x4fb8e360 // sdot v0.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb9e364 // sdot v4.4s, v27.16b, v25.4b[1]
+	WORD $0x4fbae368 // sdot v8.4s, v27.16b, v26.4b[1]
+	WORD $0x3dc0145b // ldr q27, [x2, #80]
+	WORD $0x4f0c577b // shl v27.16b, v27.16b, #4
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x4fb8e361 // sdot v1.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb9e365 // sdot v5.4s, v27.16b, v25.4b[1]
+	WORD $0x4fbae369 // sdot v9.4s, v27.16b, v26.4b[1]
+	WORD $0x3dc0185b // ldr q27, [x2, #96]
+	WORD $0x4f0c577b // shl v27.16b, v27.16b, #4
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x4fb8e362 // sdot v2.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb9e366 // sdot v6.4s, v27.16b, v25.4b[1]
+	WORD $0x4fbae36a // sdot v10.4s, v27.16b, v26.4b[1]
+	WORD $0x3dc01c5b // ldr q27, [x2, #112]
+	WORD $0x4f0c577b // shl v27.16b, v27.16b, #4
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x4fb8e363 // sdot v3.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb9e367 // sdot v7.4s, v27.16b, v25.4b[1]
+	WORD $0x4fbae36b // sdot v11.4s, v27.16b, v26.4b[1]
+	WORD $0x3dc0105b // ldr q27, [x2, #64]
+	WORD $0x4f0a577b // shl v27.16b, v27.16b, #2
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x4f98eb60 // sdot v0.4s, v27.16b, v24.4b[2]
+	WORD $0x4f99eb64 // sdot v4.4s, v27.16b, v25.4b[2]
+	WORD $0x4f9aeb68 // sdot v8.4s, v27.16b, v26.4b[2]
+	WORD $0x3dc0145b // ldr q27, [x2, #80]
+	WORD $0x4f0a577b // shl v27.16b, v27.16b, #2
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x4f98eb61 // sdot v1.4s, v27.16b, v24.4b[2]
+	WORD $0x4f99eb65 // sdot v5.4s, v27.16b, v25.4b[2]
+	WORD $0x4f9aeb69 // sdot v9.4s, v27.16b, v26.4b[2]
+	WORD $0x3dc0185b // ldr q27, [x2, #96]
+	WORD $0x4f0a577b // shl v27.16b, v27.16b, #2
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x4f98eb62 // sdot v2.4s, v27.16b, v24.4b[2]
+	WORD $0x4f99eb66 // sdot v6.4s, v27.16b, v25.4b[2]
+	WORD $0x4f9aeb6a // sdot v10.4s, v27.16b, v26.4b[2]
+	WORD $0x3dc01c5b // ldr q27, [x2, #112]
+	WORD $0x4f0a577b // shl v27.16b, v27.16b, #2
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x4f98eb63 // sdot v3.4s, v27.16b, v24.4b[2]
+	WORD $0x4f99eb67 // sdot v7.4s, v27.16b, v25.4b[2]
+	WORD $0x4f9aeb6b // sdot v11.4s, v27.16b, v26.4b[2]
+	WORD $0x3dc0105b // ldr q27, [x2, #64]
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x4fb8eb60 // sdot v0.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb9eb64 // sdot v4.4s, v27.16b, v25.4b[3]
+	WORD $0x4fbaeb68 // sdot v8.4s, v27.16b, v26.4b[3]
+	WORD $0x3dc0145b // ldr q27, [x2, #80]
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x4fb8eb61 // sdot v1.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb9eb65 // sdot v5.4s, v27.16b, v25.4b[3]
+	WORD $0x4fbaeb69 // sdot v9.4s, v27.16b, v26.4b[3]
+	WORD $0x3dc0185b // ldr q27, [x2, #96]
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x4fb8eb62 // sdot v2.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb9eb66 // sdot v6.4s, v27.16b, v25.4b[3]
+	WORD $0x4fbaeb6a // sdot v10.4s, v27.16b, v26.4b[3]
+	WORD $0x3dc01c5b // ldr q27, [x2, #112]
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x4fb8eb63 // sdot v3.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb9eb67 // sdot v7.4s, v27.16b, v25.4b[3]
+	WORD $0x4fbaeb6b // sdot v11.4s, v27.16b, v26.4b[3]
+	WORD $0x4f00040c // movi v12.4s, #0x0
+	WORD $0x4f00040d // movi v13.4s, #0x0
+	WORD $0x4f00040e // movi v14.4s, #0x0
+	WORD $0x4f00040f // movi v15.4s, #0x0
+	WORD $0x3dc004b8 // ldr q24, [x5, #16]
+	WORD $0x4f000410 // movi v16.4s, #0x0
+	WORD $0x4f000411 // movi v17.4s, #0x0
+	WORD $0x4f000412 // movi v18.4s, #0x0
+	WORD $0x4f000413 // movi v19.4s, #0x0
+	WORD $0x3dc00559 // ldr q25, [x10, #16]
+	WORD $0x4f000414 // movi v20.4s, #0x0
+	WORD $0x4f000415 // movi v21.4s, #0x0
+	WORD $0x4f000416 // movi v22.4s, #0x0
+	WORD $0x4f000417 // movi v23.4s, #0x0
+	WORD $0x3dc0057a // ldr q26, [x11, #16]
+	WORD $0x3dc0305b // ldr q27, [x2, #192]
+	WORD $0x4f0e577b // shl v27.16b, v27.16b, #6
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x4f98e36c // sdot v12.4s, v27.16b, v24.4b[0]
+	WORD $0x4f99e370 // sdot v16.4s, v27.16b, v25.4b[0]
+	WORD $0x4f9ae374 // sdot v20.4s, v27.16b, v26.4b[0]
+	WORD $0x3dc0345b // ldr q27, [x2, #208]
+	WORD $0x4f0e577b // shl v27.16b, v27.16b, #6
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x4f98e36d // sdot v13.4s, v27.16b, v24.4b[0]
+	WORD $0x4f99e371 // sdot v17.4s, v27.16b, v25.4b[0]
+	WORD $0x4f9ae375 // sdot v21.4s, v27.16b, v26.4b[0]
+	WORD $0x3dc0385b // ldr q27, [x2, #224]
+	WORD $0x4f0e577b // shl v27.16b, v27.16b, #6
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x4f98e36e // sdot v14.4s, v27.16b, v24.4b[0]
+	WORD $0x4f99e372 // sdot v18.4s, v27.16b, v25.4b[0]
+	WORD $0x4f9ae376 // sdot v22.4s, v27.16b, v26.4b[0]
+	WORD $0x3dc03c5b // ldr q27, [x2, #240]
+	WORD $0x4f0e577b // shl v27.16b, v27.16b, #6
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x4f98e36f // sdot v15.4s, v27.16b, v24.4b[0]
+	WORD $0x4f99e373 // sdot v19.4s, v27.16b, v25.4b[0]
+	WORD $0x4f9ae377 // sdot v23.4s, v27.16b, v26.4b[0]
+	WORD $0x3dc0305b // ldr q27, [x2, #192]
+	WORD $0x4f0c577b // shl v27.16b, v27.16b, #4
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x4fb8e36c // sdot v12.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb9e370 // sdot v16.4s, v27.16b, v25.4b[1]
+	WORD $0x4fbae374 // sdot v20.4s, v27.16b, v26.4b[1]
+	WORD $0x3dc0345b // ldr q27, [x2, #208]
+	WORD $0x4f0c577b // shl v27.16b, v27.16b, #4
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x4fb8e36d // sdot v13.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb9e371 // sdot v17.4s, v27.16b, v25.4b[1]
+	WORD $0x4fbae375 // sdot v21.4s, v27.16b, v26.4b[1]
+	WORD $0x3dc0385b // ldr q27, [x2, #224]
+	WORD $0x4f0c577b // shl v27.16b, v27.16b, #4
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x4fb8e36e // sdot v14.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb9e372 // sdot v18.4s, v27.16b, v25.4b[1]
+	WORD $0x4fbae376 // sdot v22.4s, v27.16b, v26.4b[1]
+	WORD $0x3dc03c5b // ldr q27, [x2, #240]
+	WORD $0x4f0c577b // shl v27.16b, v27.16b, #4
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x4fb8e36f // sdot v15.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb9e373 // sdot v19.4s, v27.16b, v25.4b[1]
+	WORD $0x4fbae377 // sdot v23.4s, v27.16b, v26.4b[1]
+	WORD $0x3dc0305b // ldr q27, [x2, #192]
+	WORD $0x4f0a577b // shl v27.16b, v27.16b, #2
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x4f98eb6c // sdot v12.4s, v27.16b, v24.4b[2]
+	WORD $0x4f99eb70 // sdot v16.4s, v27.16b, v25.4b[2]
+	WORD $0x4f9aeb74 // sdot v20.4s, v27.16b, v26.4b[2]
+	WORD $0x3dc0345b // ldr q27, [x2, #208]
+	WORD $0x4f0a577b // shl v27.16b, v27.16b, #2
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x4f98eb6d // sdot v13.4s, v27.16b, v24.4b[2]
+	WORD $0x4f99eb71 // sdot v17.4s, v27.16b, v25.4b[2]
+	WORD $0x4f9aeb75 // sdot v21.4s, v27.16b, v26.4b[2]
+	WORD $0x3dc0385b // ldr q27, [x2, #224]
+	WORD $0x4f0a577b // shl v27.16b, v27.16b, #2
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x4f98eb6e // sdot v14.4s, v27.16b, v24.4b[2]
+	WORD $0x4f99eb72 // sdot v18.4s, v27.16b, v25.4b[2]
+	WORD $0x4f9aeb76 // sdot v22.4s, v27.16b, v26.4b[2]
+	WORD $0x3dc03c5b // ldr q27, [x2, #240]
+	WORD $0x4f0a577b // shl v27.16b, v27.16b, #2
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x4f98eb6f // sdot v15.4s, v27.16b, v24.4b[2]
+	WORD $0x4f99eb73 // sdot v19.4s, v27.16b, v25.4b[2]
+	WORD $0x4f9aeb77 // sdot v23.4s, v27.16b, v26.4b[2]
+	WORD $0x3dc0305b // ldr q27, [x2, #192]
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x4fb8eb6c // sdot v12.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb9eb70 // sdot v16.4s, v27.16b, v25.4b[3]
+	WORD $0x4fbaeb74 // sdot v20.4s, v27.16b, v26.4b[3]
+	WORD $0x3dc0345b // ldr q27, [x2, #208]
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x4fb8eb6d // sdot v13.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb9eb71 // sdot v17.4s, v27.16b, v25.4b[3]
+	WORD $0x4fbaeb75 // sdot v21.4s, v27.16b, v26.4b[3]
+	WORD $0x3dc0385b // ldr q27, [x2, #224]
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x4fb8eb6e // sdot v14.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb9eb72 // sdot v18.4s, v27.16b, v25.4b[3]
+	WORD $0x4fbaeb76 // sdot v22.4s, v27.16b, v26.4b[3]
+	WORD $0x3dc03c5b // ldr q27, [x2, #240]
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x4fb8eb6f // sdot v15.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb9eb73 // sdot v19.4s, v27.16b, v25.4b[3]
+	WORD $0x4fbaeb77 // sdot v23.4s, v27.16b, v26.4b[3]
+	WORD $0xfd400098 // ldr d24, [x4]
+	WORD $0x4e3e1f18 // and v24.16b, v24.16b, v30.16b
+	WORD $0x2f08a718 // uxtl v24.8h, v24.8b
+	WORD $0x4f300719 // sshr v25.4s, v24.4s, #16
+	WORD $0x4f305718 // shl v24.4s, v24.4s, #16
+	WORD $0x4f300718 // sshr v24.4s, v24.4s, #16
+	WORD $0xfd40007a // ldr d26, [x3]
+	WORD $0x0e217b5a // fcvtl v26.4s, v26.4h
+	WORD $0x4eb89c00 // mul v0.4s, v0.4s, v24.4s
+	WORD $0x4eb99580 // mla v0.4s, v12.4s, v25.4s
+	WORD $0x4e21d800 // scvtf v0.4s, v0.4s
+	WORD $0x6e3adc00 // fmul v0.4s, v0.4s, v26.4s
+	WORD $0xbd4000db // ldr s27, [x6]
+	WORD $0x3dc000fc // ldr q28, [x7]
+	WORD $0x4f9b101c // fmla v28.4s, v0.4s, v27.s[0]
+	WORD $0x3d8000fc // str q28, [x7]
+	WORD $0x4eb89c84 // mul v4.4s, v4.4s, v24.4s
+	WORD $0x4eb99604 // mla v4.4s, v16.4s, v25.4s
+	WORD $0x4e21d884 // scvtf v4.4s, v4.4s
+	WORD $0x6e3adc84 // fmul v4.4s, v4.4s, v26.4s
+	WORD $0xbd40019b // ldr s27, [x12]
+	WORD $0x3dc0021c // ldr q28, [x16]
+	WORD $0x4f9b109c // fmla v28.4s, v4.4s, v27.s[0]
+	WORD $0x3d80021c // str q28, [x16]
+	WORD $0x4eb89d08 // mul v8.4s, v8.4s, v24.4s
+	WORD $0x4eb99688 // mla v8.4s, v20.4s, v25.4s
+	WORD $0x4e21d908 // scvtf v8.4s, v8.4s
+	WORD $0x6e3add08 // fmul v8.4s, v8.4s, v26.4s
+	WORD $0xbd4001bb // ldr s27, [x13]
+	WORD $0x3dc0023c // ldr q28, [x17]
+	WORD $0x4f9b111c // fmla v28.4s, v8.4s, v27.s[0]
+	WORD $0x3d80023c // str q28, [x17]
+	WORD $0xfd400498 // ldr d24, [x4, #8]
+	WORD $0x4e3e1f18 // and v24.16b, v24.16b, v30.16b
+	WORD $0x2f08a718 // uxtl v24.8h, v24.8b
+	WORD $0x4f300719 // sshr v25.4s, v24.4s, #16
+	WORD $0x4f305718 // shl v24.4s, v24.4s, #16
+	WORD $0x4f300718 // sshr v24.4s, v24.4s, #16
+	WORD $0xfd40047a // ldr d26, [x3, #8]
+	WORD $0x0e217b5a // fcvtl v26.4s, v26.4h
+	WORD $0x4eb89c21 // mul v1.4s, v1.4s, v24.4s
+	WORD $0x4eb995a1 // mla v1.4s, v13.4s, v25.4s
+	WORD $0x4e21d821 // scvtf v1.4s, v1.4s
+	WORD $0x6e3adc21 // fmul v1.4s, v1.4s, v26.4s
+	WORD $0xbd4000db // ldr s27, [x6]
+	WORD $0x3dc004fc // ldr q28, [x7, #16]
+	WORD $0x4f9b103c // fmla v28.4s, v1.4s, v27.s[0]
+	WORD $0x3d8004fc // str q28, [x7, #16]
+	WORD $0x4eb89ca5 // mul v5.4s, v5.4s, v24.4s
+	WORD $0x4eb99625 // mla v5.4s, v17.4s, v25.4s
+	WORD $0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD $0x6e3adca5 // fmul v5.4s, v5.4s, v26.4s
+	WORD $0xbd40019b // ldr s27, [x12]
+	WORD $0x3dc0061c // ldr q28, [x16, #16]
+	WORD $0x4f9b10bc // fmla v28.4s, v5.4s, v27.s[0]
+	WORD $0x3d80061c // str q28, [x16, #16]
+	WORD $0x4eb89d29 // mul v9.4s, v9.4s, v24.4s
+	WORD $0x4eb996a9 // mla v9.4s, v21.4s, v25.4s
+	WORD $0x4e21d929 // scvtf v9.4s, v9.4s
+	WORD $0x6e3add29 // fmul v9.4s, v9.4s, v26.4s
+	WORD $0xbd4001bb // ldr s27, [x13]
+	WORD $0x3dc0063c // ldr q28, [x17, #16]
+	WORD $0x4f9b113c // fmla v28.4s, v9.4s, v27.s[0]
+	WORD $0x3d80063c // str q28, [x17, #16]
+	WORD $0xfd400898 // ldr d24, [x4, #16]
+	WORD $0x4e3e1f18 // and v24.16b, v24.16b, v30.16b
+	WORD $0x2f08a718 // uxtl v24.8h, v24.8b
+	WORD $0x4f300719 // sshr v25.4s, v24.4s, #16
+	WORD $0x4f305718 // shl v24.4s, v24.4s, #16
+	WORD $0x4f300718 // sshr v24.4s, v24.4s, #16
+	WORD $0xfd40087a // ldr d26, [x3, #16]
+	WORD $0x0e217b5a // fcvtl v26.4s, v26.4h
+	WORD $0x4eb89c42 // mul v2.4s, v2.4s, v24.4s
+	WORD $0x4eb995c2 // mla v2.4s, v14.4s, v25.4s
+	WORD $0x4e21d842 // scvtf v2.4s, v2.4s
+	WORD $0x6e3adc42 // fmul v2.4s, v2.4s, v26.4s
+	WORD $0xbd4000db // ldr s27, [x6]
+	WORD $0x3dc008fc // ldr q28, [x7, #32]
+	WORD $0x4f9b105c // fmla v28.4s, v2.4s, v27.s[0]
+	WORD $0x3d8008fc // str q28, [x7, #32]
+	WORD $0x4eb89cc6 // mul v6.4s, v6.4s, v24.4s
+	WORD $0x4eb99646 // mla v6.4s, v18.4s, v25.4s
+	WORD $0x4e21d8c6 // scvtf v6.4s, v6.4s
+	WORD $0x6e3adcc6 // fmul v6.4s, v6.4s, v26.4s
+	WORD $0xbd40019b // ldr s27, [x12]
+	WORD $0x3dc00a1c // ldr q28, [x16, #32]
+	WORD $0x4f9b10dc // fmla v28.4s, v6.4s, v27.s[0]
+	WORD $0x3d800a1c // str q28, [x16, #32]
+	WORD $0x4eb89d4a // mul v10.4s, v10.4s, v24.4s
+	WORD $0x4eb996ca // mla v10.4s, v22.4s, v25.4s
+	WORD $0x4e21d94a // scvtf v10.4s, v10.4s
+	WORD $0x6e3add4a // fmul v10.4s, v10.4s, v26.4s
+	WORD $0xbd4001bb // ldr s27, [x13]
+	WORD $0x3dc00a3c // ldr q28, [x17, #32]
+	WORD $0x4f9b115c // fmla v28.4s, v10.4s, v27.s[0]
+	WORD $0x3d800a3c // str q28, [x17, #32]
+	WORD $0xfd400c98 // ldr d24, [x4, #24]
+	WORD $0x4e3e1f18 // and v24.16b, v24.16b, v30.16b
+	WORD $0x2f08a718 // uxtl v24.8h, v24.8b
+	WORD $0x4f300719 // sshr v25.4s, v24.4s, #16
+	WORD $0x4f305718 // shl v24.4s, v24.4s, #16
+	WORD $0x4f300718 // sshr v24.4s, v24.4s, #16
+	WORD $0xfd400c7a // ldr d26, [x3, #24]
+	WORD $0x0e217b5a // fcvtl v26.4s, v26.4h
+	WORD $0x4eb89c63 // mul v3.4s, v3.4s, v24.4s
+	WORD $0x4eb995e3 // mla v3.4s, v15.4s, v25.4s
+	WORD $0x4e21d863 // scvtf v3.4s, v3.4s
+	WORD $0x6e3adc63 // fmul v3.4s, v3.4s, v26.4s
+	WORD $0xbd4000db // ldr s27, [x6]
+	WORD $0x3dc00cfc // ldr q28, [x7, #48]
+	WORD $0x4f9b107c // fmla v28.4s, v3.4s, v27.s[0]
+	WORD $0x3d800cfc // str q28, [x7, #48]
+	WORD $0x4eb89ce7 // mul v7.4s, v7.4s, v24.4s
+	WORD $0x4eb99667 // mla v7.4s, v19.4s, v25.4s
+	WORD $0x4e21d8e7 // scvtf v7.4s, v7.4s
+	WORD $0x6e3adce7 // fmul v7.4s, v7.4s, v26.4s
+	WORD $0xbd40019b // ldr s27, [x12]
+	WORD $0x3dc00e1c // ldr q28, [x16, #48]
+	WORD $0x4f9b10fc // fmla v28.4s, v7.4s, v27.s[0]
+	WORD $0x3d800e1c // str q28, [x16, #48]
+	WORD $0x4eb89d6b // mul v11.4s, v11.4s, v24.4s
+	WORD $0x4eb996eb // mla v11.4s, v23.4s, v25.4s
+	WORD $0x4e21d96b // scvtf v11.4s, v11.4s
+	WORD $0x6e3add6b // fmul v11.4s, v11.4s, v26.4s
+	WORD $0xbd4001bb // ldr s27, [x13]
+	WORD $0x3dc00e3c // ldr q28, [x17, #48]
+	WORD $0x4f9b117c // fmla v28.4s, v11.4s, v27.s[0]
+	WORD $0x3d800e3c // str q28, [x17, #48]
+	WORD $0xfd400080 // ldr d0, [x4]
+	WORD $0x6f0c0400 // ushr v0.16b, v0.16b, #4
+	WORD $0x2f08a400 // uxtl v0.8h, v0.8b
+	WORD $0xfd402061 // ldr d1, [x3, #64]
+	WORD $0x0e217821 // fcvtl v1.4s, v1.4h
+	ADD $4, R8, R19
+	WORD $0x4d40ca64 // ld1r {v4.4s}, [x19]
+	WORD $0x0e64c005 // smull v5.4s, v0.4h, v4.4h
+	WORD $0x4e64c006 // smull2 v6.4s, v0.8h, v4.8h
+	WORD $0x4ea6bca5 // addp v5.4s, v5.4s, v6.4s
+	WORD $0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD $0x6e21dca5 // fmul v5.4s, v5.4s, v1.4s
+	WORD $0xbd4000c2 // ldr s2, [x6]
+	WORD $0x3dc000e3 // ldr q3, [x7]
+	WORD $0x4f8210a3 // fmla v3.4s, v5.4s, v2.s[0]
+	WORD $0x3d8000e3 // str q3, [x7]
+	ADD $4, R14, R19
+	WORD $0x4d40ca64 // ld1r {v4.4s}, [x19]
+	WORD $0x0e64c005 // smull v5.4s, v0.4h, v4.4h
+	WORD $0x4e64c006 // smull2 v6.4s, v0.8h, v4.8h
+	WORD $0x4ea6bca5 // addp v5.4s, v5.4s, v6.4s
+	WORD $0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD $0x6e21dca5 // fmul v5.4s, v5.4s, v1.4s
+	WORD $0xbd400182 // ldr s2, [x12]
+	WORD $0x3dc00203 // ldr q3, [x16]
+	WORD $0x4f8210a3 // fmla v3.4s, v5.4s, v2.s[0]
+	WORD $0x3d800203 // str q3, [x16]
+	ADD $4, R15, R19
+	WORD $0x4d40ca64 // ld1r {v4.4s}, [x19]
+	WORD $0x0e64c005 // smull v5.4s, v0.4h, v4.4h
+	WORD $0x4e64c006 // smull2 v6.4s, v0.8h, v4.8h
+	WORD $0x4ea6bca5 // addp v5.4s, v5.4s, v6.4s
+	WORD $0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD $0x6e21dca5 // fmul v5.4s, v5.4s, v1.4s
+	WORD $0xbd4001a2 // ldr s2, [x13]
+	WORD $0x3dc00223 // ldr q3, [x17]
+	WORD $0x4f8210a3 // fmla v3.4s, v5.4s, v2.s[0]
+	WORD $0x3d800223 // str q3, [x17]
+	WORD $0xfd400480 // ldr d0, [x4, #8]
+	WORD $0x6f0c0400 // ushr v0.16b, v0.16b, #4
+	WORD $0x2f08a400 // uxtl v0.8h, v0.8b
+	WORD $0xfd402461 // ldr d1, [x3, #72]
+	WORD $0x0e217821 // fcvtl v1.4s, v1.4h
+	ADD $4, R8, R19
+	WORD $0x4d40ca64 // ld1r {v4.4s}, [x19]
+	WORD $0x0e64c005 // smull v5.4s, v0.4h, v4.4h
+	WORD $0x4e64c006 // smull2 v6.4s, v0.8h, v4.8h
+	WORD $0x4ea6bca5 // addp v5.4s, v5.4s, v6.4s
+	WORD $0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD $0x6e21dca5 // fmul v5.4s, v5.4s, v1.4s
+	WORD $0xbd4000c2 // ldr s2, [x6]
+	WORD $0x3dc004e3 // ldr q3, [x7, #16]
+	WORD $0x4f8210a3 // fmla v3.4s, v5.4s, v2.s[0]
+	WORD $0x3d8004e3 // str q3, [x7, #16]
+	ADD $4, R14, R19
+	WORD $0x4d40ca64 // ld1r {v4.4s}, [x19]
+	WORD $0x0e64c005 // smull v5.4s, v0.4h, v4.4h
+	WORD $0x4e64c006 // smull2 v6.4s, v0.8h, v4.8h
+	WORD $0x4ea6bca5 // addp v5.4s, v5.4s, v6.4s
+	WORD $0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD $0x6e21dca5 // fmul v5.4s, v5.4s, v1.4s
+	WORD $0xbd400182 // ldr s2, [x12]
+	WORD $0x3dc00603 // ldr q3, [x16, #16]
+	WORD $0x4f8210a3 // fmla v3.4s, v5.4s, v2.s[0]
+	WORD $0x3d800603 // str q3, [x16, #16]
+	ADD $4, R15, R19
+	WORD $0x4d40ca64 // ld1r {v4.4s}, [x19]
+	WORD $0x0e64c005 // smull v5.4s, v0.4h, v4.4h
+	WORD $0x4e64c006 // smull2 v6.4s, v0.8h, v4.8h
+	WORD $0x4ea6bca5 // addp v5.4s, v5.4s, v6.4s
+	WORD $0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD $0x6e21dca5 // fmul v5.4s, v5.4s, v1.4s
+	WORD $0xbd4001a2 // ldr s2, [x13]
+	WORD $0x3dc00623 // ldr q3, [x17, #16]
+	WORD $0x4f8210a3 // fmla v3.4s, v5.4s, v2.s[0]
+	WORD $0x3d800623 // str q3, [x17, #16]
+	WORD $0xfd400880 // ldr d0, [x4, #16]
+	WORD $0x6f0c0400 // ushr v0.16b, v0.16b, #4
+	WORD $0x2f08a400 // uxtl v0.8h, v0.8b
+	WORD $0xfd402861 // ldr d1, [x3, #80]
+	WORD $0x0e217821 // fcvtl v1.4s, v1.4h
+	ADD $4, R8, R19
+	WORD $0x4d40ca64 // ld1r {v4.4s}, [x19]
+	WORD $0x0e64c005 // smull v5.4s, v0.4h, v4.4h
+	WORD $0x4e64c006 // smull2 v6.4s, v0.8h, v4.8h
+	WORD $0x4ea6bca5 // addp v5.4s, v5.4s, v6.4s
+	WORD $0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD $0x6e21dca5 // fmul v5.4s, v5.4s, v1.4s
+	WORD $0xbd4000c2 // ldr s2, [x6]
+	WORD $0x3dc008e3 // ldr q3, [x7, #32]
+	WORD $0x4f8210a3 // fmla v3.4s, v5.4s, v2.s[0]
+	WORD $0x3d8008e3 // str q3, [x7, #32]
+	ADD $4, R14, R19
+	WORD $0x4d40ca64 // ld1r {v4.4s}, [x19]
+	WORD $0x0e64c005 // smull v5.4s, v0.4h, v4.4h
+	WORD $0x4e64c006 // smull2 v6.4s, v0.8h, v4.8h
+	WORD $0x4ea6bca5 // addp v5.4s, v5.4s, v6.4s
+	WORD $0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD $0x6e21dca5 // fmul v5.4s, v5.4s, v1.4s
+	WORD $0xbd400182 // ldr s2, [x12]
+	WORD $0x3dc00a03 // ldr q3, [x16, #32]
+	WORD $0x4f8210a3 // fmla v3.4s, v5.4s, v2.s[0]
+	WORD $0x3d800a03 // str q3, [x16, #32]
+	ADD $4, R15, R19
+	WORD $0x4d40ca64 // ld1r {v4.4s}, [x19]
+	WORD $0x0e64c005 // smull v5.4s, v0.4h, v4.4h
+	WORD $0x4e64c006 // smull2 v6.4s, v0.8h, v4.8h
+	WORD $0x4ea6bca5 // addp v5.4s, v5.4s, v6.4s
+	WORD $0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD $0x6e21dca5 // fmul v5.4s, v5.4s, v1.4s
+	WORD $0xbd4001a2 // ldr s2, [x13]
+	WORD $0x3dc00a23 // ldr q3, [x17, #32]
+	WORD $0x4f8210a3 // fmla v3.4s, v5.4s, v2.s[0]
+	WORD $0x3d800a23 // str q3, [x17, #32]
+	WORD $0xfd400c80 // ldr d0, [x4, #24]
+	WORD $0x6f0c0400 // ushr v0.16b, v0.16b, #4
+	WORD $0x2f08a400 // uxtl v0.8h, v0.8b
+	WORD $0xfd402c61 // ldr d1, [x3, #88]
+	WORD $0x0e217821 // fcvtl v1.4s, v1.4h
+	ADD $4, R8, R19
+	WORD $0x4d40ca64 // ld1r {v4.4s}, [x19]
+	WORD $0x0e64c005 // smull v5.4s, v0.4h, v4.4h
+	WORD $0x4e64c006 // smull2 v6.4s, v0.8h, v4.8h
+	WORD $0x4ea6bca5 // addp v5.4s, v5.4s, v6.4s
+	WORD $0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD $0x6e21dca5 // fmul v5.4s, v5.4s, v1.4s
+	WORD $0xbd4000c2 // ldr s2, [x6]
+	WORD $0x3dc00ce3 // ldr q3, [x7, #48]
+	WORD $0x4f8210a3 // fmla v3.4s, v5.4s, v2.s[0]
+	WORD $0x3d800ce3 // str q3, [x7, #48]
+	ADD $4, R14, R19
+	WORD $0x4d40ca64 // ld1r {v4.4s}, [x19]
+	WORD $0x0e64c005 // smull v5.4s, v0.4h, v4.4h
+	WORD $0x4e64c006 // smull2 v6.4s, v0.8h, v4.8h
+	WORD $0x4ea6bca5 // addp v5.4s, v5.4s, v6.4s
+	WORD $0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD $0x6e21dca5 // fmul v5.4s, v5.4s, v1.4s
+	WORD $0xbd400182 // ldr s2, [x12]
+	WORD $0x3dc00e03 // ldr q3, [x16, #48]
+	WORD $0x4f8210a3 // fmla v3.4s, v5.4s, v2.s[0]
+	WORD $0x3d800e03 // str q3, [x16, #48]
+	ADD $4, R15, R19
+	WORD $0x4d40ca64 // ld1r {v4.4s}, [x19]
+	WORD $0x0e64c005 // smull v5.4s, v0.4h, v4.4h
+	WORD $0x4e64c006 // smull2 v6.4s, v0.8h, v4.8h
+	WORD $0x4ea6bca5 // addp v5.4s, v5.4s, v6.4s
+	WORD $0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD $0x6e21dca5 // fmul v5.4s, v5.4s, v1.4s
+	WORD $0xbd4001a2 // ldr s2, [x13]
+	WORD $0x3dc00e23 // ldr q3, [x17, #48]
+	WORD $0x4f8210a3 // fmla v3.4s, v5.4s, v2.s[0]
+	WORD $0x3d800e23 // str q3, [x17, #48]
+	ADD $320, R2
+	ADD $320, R4
+	ADD $32, R5
+	ADD $8, R6
+	ADD $8, R8
+	ADD $32, R10
+	ADD $8, R12
+	ADD $8, R14
+	ADD $32, R11
+	ADD $8, R13
+	ADD $8, R15
+	SUB $1, R1
+	TST $7, R1
+	BNE loop3
+	ADD $128, R2
+	ADD $128, R4
+	ADD $2688, R3
+	CBNZ R1, loop3
+	ADD $1, R0
+	CMP $2, R0
+	BNE half3
+	RET
+
+// func p3kNEON(rows int, w *byte, blocks int, q *int8, s *float32, n *int32, y *float32, stride int)
+TEXT ·p3kNEON(SB), NOSPLIT, $0-64
+	MOVD rows+0(FP), R0
+	CMP $3, R0
+	BEQ rows3
+	CMP $2, R0
+	BEQ rows2
+	WORD $0x4f00e5fe // movi v30.16b, #0xf
+	WORD $0x4f00e49f // movi v31.16b, #0x4
+	MOVD $0, R0
+half1:
+	MOVD blocks+16(FP), R1
+	MOVD w+8(FP), R2
+	ADD R0<<5, R2, R3
+	ADD R0<<5, R2, R4
+	ADD $64, R4
+	ADD R0<<6, R2, R2
+	ADD $64, R2
+	MOVD q+24(FP), R5
+	MOVD s+32(FP), R6
+	MOVD y+48(FP), R7
+	ADD R0<<6, R7, R7
+	WORD $0x4f000409 // movi v9.4s, #0x0
+	WORD $0x3d8000e9 // str q9, [x7]
+	WORD $0x3d8004e9 // str q9, [x7, #16]
+	WORD $0x3d8008e9 // str q9, [x7, #32]
+	WORD $0x3d800ce9 // str q9, [x7, #48]
+loop1:
+	WORD $0x4f000400 // movi v0.4s, #0x0
+	WORD $0x4f000401 // movi v1.4s, #0x0
+	WORD $0x4f000402 // movi v2.4s, #0x0
+	WORD $0x4f000403 // movi v3.4s, #0x0
+	WORD $0x3dc000a8 // ldr q8, [x5]
+	WORD $0x3dc01049 // ldr q9, [x2, #64]
+	WORD $0x4f0e5529 // shl v9.16b, v9.16b, #6
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x3dc0505d // ldr q29, [x2, #320]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57a9 // sli v9.16b, v29.16b, #2
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4f88e120 // sdot v0.4s, v9.16b, v8.4b[0]
+	WORD $0x3dc01449 // ldr q9, [x2, #80]
+	WORD $0x4f0e5529 // shl v9.16b, v9.16b, #6
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x3dc0545d // ldr q29, [x2, #336]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57a9 // sli v9.16b, v29.16b, #2
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4f88e121 // sdot v1.4s, v9.16b, v8.4b[0]
+	WORD $0x3dc01849 // ldr q9, [x2, #96]
+	WORD $0x4f0e5529 // shl v9.16b, v9.16b, #6
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x3dc0585d // ldr q29, [x2, #352]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57a9 // sli v9.16b, v29.16b, #2
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4f88e122 // sdot v2.4s, v9.16b, v8.4b[0]
+	WORD $0x3dc01c49 // ldr q9, [x2, #112]
+	WORD $0x4f0e5529 // shl v9.16b, v9.16b, #6
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x3dc05c5d // ldr q29, [x2, #368]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57a9 // sli v9.16b, v29.16b, #2
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4f88e123 // sdot v3.4s, v9.16b, v8.4b[0]
+	WORD $0x3dc01049 // ldr q9, [x2, #64]
+	WORD $0x4f0c5529 // shl v9.16b, v9.16b, #4
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x3dc0505d // ldr q29, [x2, #320]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57a9 // sli v9.16b, v29.16b, #2
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4fa8e120 // sdot v0.4s, v9.16b, v8.4b[1]
+	WORD $0x3dc01449 // ldr q9, [x2, #80]
+	WORD $0x4f0c5529 // shl v9.16b, v9.16b, #4
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x3dc0545d // ldr q29, [x2, #336]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57a9 // sli v9.16b, v29.16b, #2
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4fa8e121 // sdot v1.4s, v9.16b, v8.4b[1]
+	WORD $0x3dc01849 // ldr q9, [x2, #96]
+	WORD $0x4f0c5529 // shl v9.16b, v9.16b, #4
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x3dc0585d // ldr q29, [x2, #352]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57a9 // sli v9.16b, v29.16b, #2
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4fa8e122 // sdot v2.4s, v9.16b, v8.4b[1]
+	WORD $0x3dc01c49 // ldr q9, [x2, #112]
+	WORD $0x4f0c5529 // shl v9.16b, v9.16b, #4
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x3dc05c5d // ldr q29, [x2, #368]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57a9 // sli v9.16b, v29.16b, #2
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4fa8e123 // sdot v3.4s, v9.16b, v8.4b[1]
+	WORD $0x3dc01049 // ldr q9, [x2, #64]
+	WORD $0x4f0a5529 // shl v9.16b, v9.16b, #2
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x3dc0505d // ldr q29, [x2, #320]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57a9 // sli v9.16b, v29.16b, #2
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4f88e920 // sdot v0.4s, v9.16b, v8.4b[2]
+	WORD $0x3dc01449 // ldr q9, [x2, #80]
+	WORD $0x4f0a5529 // shl v9.16b, v9.16b, #2
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x3dc0545d // ldr q29, [x2, #336]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57a9 // sli v9.16b, v29.16b, #2
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4f88e921 // sdot v1.4s, v9.16b, v8.4b[2]
+	WORD $0x3dc01849 // ldr q9, [x2, #96]
+	WORD $0x4f0a5529 // shl v9.16b, v9.16b, #2
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x3dc0585d // ldr q29, [x2, #352]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57a9 // sli v9.16b, v29.16b, #2
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4f88e922 // sdot v2.4s, v9.16b, v8.4b[2]
+	WORD $0x3dc01c49 // ldr q9, [x2, #112]
+	WORD $0x4f0a5529 // shl v9.16b, v9.16b, #2
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x3dc05c5d // ldr q29, [x2, #368]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57a9 // sli v9.16b, v29.16b, #2
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4f88e923 // sdot v3.4s, v9.16b, v8.4b[2]
+	WORD $0x3dc01049 // ldr q9, [x2, #64]
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x3dc0505d // ldr q29, [x2, #320]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57a9 // sli v9.16b, v29.16b, #2
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4fa8e920 // sdot v0.4s, v9.16b, v8.4b[3]
+	WORD $0x3dc01449 // ldr q9, [x2, #80]
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x3dc0545d // ldr q29, [x2, #336]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57a9 // sli v9.16b, v29.16b, #2
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4fa8e921 // sdot v1.4s, v9.16b, v8.4b[3]
+	WORD $0x3dc01849 // ldr q9, [x2, #96]
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x3dc0585d // ldr q29, [x2, #352]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57a9 // sli v9.16b, v29.16b, #2
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4fa8e922 // sdot v2.4s, v9.16b, v8.4b[3]
+	WORD $0x3dc01c49 // ldr q9, [x2, #112]
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x3dc05c5d // ldr q29, [x2, #368]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57a9 // sli v9.16b, v29.16b, #2
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4fa8e923 // sdot v3.4s, v9.16b, v8.4b[3]
+	WORD $0x4f000404 // movi v4.4s, #0x0
+	WORD $0x4f000405 // movi v5.4s, #0x0
+	WORD $0x4f000406 // movi v6.4s, #0x0
+	WORD $0x4f000407 // movi v7.4s, #0x0
+	WORD $0x3dc004a8 // ldr q8, [x5, #16]
+	WORD $0x3dc03049 // ldr q9, [x2, #192]
+	WORD $0x4f0e5529 // shl v9.16b, v9.16b, #6
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x3dc0505d // ldr q29, [x2, #320]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57a9 // sli v9.16b, v29.16b, #2
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4f88e124 // sdot v4.4s, v9.16b, v8.4b[0]
+	WORD $0x3dc03449 // ldr q9, [x2, #208]
+	WORD $0x4f0e5529 // shl v9.16b, v9.16b, #6
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x3dc0545d // ldr q29, [x2, #336]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57a9 // sli v9.16b, v29.16b, #2
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4f88e125 // sdot v5.4s, v9.16b, v8.4b[0]
+	WORD $0x3dc03849 // ldr q9, [x2, #224]
+	WORD $0x4f0e5529 // shl v9.16b, v9.16b, #6
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x3dc0585d // ldr q29, [x2, #352]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57a9 // sli v9.16b, v29.16b, #2
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4f88e126 // sdot v6.4s, v9.16b, v8.4b[0]
+	WORD $0x3dc03c49 // ldr q9, [x2, #240]
+	WORD $0x4f0e5529 // shl v9.16b, v9.16b, #6
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x3dc05c5d // ldr q29, [x2, #368]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57a9 // sli v9.16b, v29.16b, #2
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4f88e127 // sdot v7.4s, v9.16b, v8.4b[0]
+	WORD $0x3dc03049 // ldr q9, [x2, #192]
+	WORD $0x4f0c5529 // shl v9.16b, v9.16b, #4
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x3dc0505d // ldr q29, [x2, #320]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57a9 // sli v9.16b, v29.16b, #2
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4fa8e124 // sdot v4.4s, v9.16b, v8.4b[1]
+	WORD $0x3dc03449 // ldr q9, [x2, #208]
+	WORD $0x4f0c5529 // shl v9.16b, v9.16b, #4
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x3dc0545d // ldr q29, [x2, #336]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57a9 // sli v9.16b, v29.16b, #2
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4fa8e125 // sdot v5.4s, v9.16b, v8.4b[1]
+	WORD $0x3dc03849 // ldr q9, [x2, #224]
+	WORD $0x4f0c5529 // shl v9.16b, v9.16b, #4
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x3dc0585d // ldr q29, [x2, #352]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57a9 // sli v9.16b, v29.16b, #2
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4fa8e126 // sdot v6.4s, v9.16b, v8.4b[1]
+	WORD $0x3dc03c49 // ldr q9, [x2, #240]
+	WORD $0x4f0c5529 // shl v9.16b, v9.16b, #4
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x3dc05c5d // ldr q29, [x2, #368]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57a9 // sli v9.16b, v29.16b, #2
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4fa8e127 // sdot v7.4s, v9.16b, v8.4b[1]
+	WORD $0x3dc03049 // ldr q9, [x2, #192]
+	WORD $0x4f0a5529 // shl v9.16b, v9.16b, #2
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x3dc0505d // ldr q29, [x2, #320]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57a9 // sli v9.16b, v29.16b, #2
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4f88e924 // sdot v4.4s, v9.16b, v8.4b[2]
+	WORD $0x3dc03449 // ldr q9, [x2, #208]
+	WORD $0x4f0a5529 // shl v9.16b, v9.16b, #2
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x3dc0545d // ldr q29, [x2, #336]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57a9 // sli v9.16b, v29.16b, #2
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4f88e925 // sdot v5.4s, v9.16b, v8.4b[2]
+	WORD $0x3dc03849 // ldr q9, [x2, #224]
+	WORD $0x4f0a5529 // shl v9.16b, v9.16b, #2
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x3dc0585d // ldr q29, [x2, #352]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57a9 // sli v9.16b, v29.16b, #2
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4f88e926 // sdot v6.4s, v9.16b, v8.4b[2]
+	WORD $0x3dc03c49 // ldr q9, [x2, #240]
+	WORD $0x4f0a5529 // shl v9.16b, v9.16b, #2
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x3dc05c5d // ldr q29, [x2, #368]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57a9 // sli v9.16b, v29.16b, #2
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4f88e927 // sdot v7.4s, v9.16b, v8.4b[2]
+	WORD $0x3dc03049 // ldr q9, [x2, #192]
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x3dc0505d // ldr q29, [x2, #320]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57a9 // sli v9.16b, v29.16b, #2
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4fa8e924 // sdot v4.4s, v9.16b, v8.4b[3]
+	WORD $0x3dc03449 // ldr q9, [x2, #208]
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x3dc0545d // ldr q29, [x2, #336]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57a9 // sli v9.16b, v29.16b, #2
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4fa8e925 // sdot v5.4s, v9.16b, v8.4b[3]
+	WORD $0x3dc03849 // ldr q9, [x2, #224]
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x3dc0585d // ldr q29, [x2, #352]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57a9 // sli v9.16b, v29.16b, #2
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4fa8e926 // sdot v6.4s, v9.16b, v8.4b[3]
+	WORD $0x3dc03c49 // ldr q9, [x2, #240]
+	WORD $0x6f0a0529 // ushr v9.16b, v9.16b, #6
+	WORD $0x3dc05c5d // ldr q29, [x2, #368]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57a9 // sli v9.16b, v29.16b, #2
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4fa8e927 // sdot v7.4s, v9.16b, v8.4b[3]
+	WORD $0xfd400088 // ldr d8, [x4]
+	WORD $0x0f08a508 // sxtl v8.8h, v8.8b
+	WORD $0x4f300509 // sshr v9.4s, v8.4s, #16
+	WORD $0x4f305508 // shl v8.4s, v8.4s, #16
+	WORD $0x4f300508 // sshr v8.4s, v8.4s, #16
+	WORD $0xfd40006a // ldr d10, [x3]
+	WORD $0x0e21794a // fcvtl v10.4s, v10.4h
+	WORD $0x4ea89c00 // mul v0.4s, v0.4s, v8.4s
+	WORD $0x4ea99480 // mla v0.4s, v4.4s, v9.4s
+	WORD $0x4e21d800 // scvtf v0.4s, v0.4s
+	WORD $0x6e2adc00 // fmul v0.4s, v0.4s, v10.4s
+	WORD $0xbd4000cb // ldr s11, [x6]
+	WORD $0x3dc000ec // ldr q12, [x7]
+	WORD $0x4f8b100c // fmla v12.4s, v0.4s, v11.s[0]
+	WORD $0x3d8000ec // str q12, [x7]
+	WORD $0xfd400488 // ldr d8, [x4, #8]
+	WORD $0x0f08a508 // sxtl v8.8h, v8.8b
+	WORD $0x4f300509 // sshr v9.4s, v8.4s, #16
+	WORD $0x4f305508 // shl v8.4s, v8.4s, #16
+	WORD $0x4f300508 // sshr v8.4s, v8.4s, #16
+	WORD $0xfd40046a // ldr d10, [x3, #8]
+	WORD $0x0e21794a // fcvtl v10.4s, v10.4h
+	WORD $0x4ea89c21 // mul v1.4s, v1.4s, v8.4s
+	WORD $0x4ea994a1 // mla v1.4s, v5.4s, v9.4s
+	WORD $0x4e21d821 // scvtf v1.4s, v1.4s
+	WORD $0x6e2adc21 // fmul v1.4s, v1.4s, v10.4s
+	WORD $0xbd4000cb // ldr s11, [x6]
+	WORD $0x3dc004ec // ldr q12, [x7, #16]
+	WORD $0x4f8b102c // fmla v12.4s, v1.4s, v11.s[0]
+	WORD $0x3d8004ec // str q12, [x7, #16]
+	WORD $0xfd400888 // ldr d8, [x4, #16]
+	WORD $0x0f08a508 // sxtl v8.8h, v8.8b
+	WORD $0x4f300509 // sshr v9.4s, v8.4s, #16
+	WORD $0x4f305508 // shl v8.4s, v8.4s, #16
+	WORD $0x4f300508 // sshr v8.4s, v8.4s, #16
+	WORD $0xfd40086a // ldr d10, [x3, #16]
+	WORD $0x0e21794a // fcvtl v10.4s, v10.4h
+	WORD $0x4ea89c42 // mul v2.4s, v2.4s, v8.4s
+	WORD $0x4ea994c2 // mla v2.4s, v6.4s, v9.4s
+	WORD $0x4e21d842 // scvtf v2.4s, v2.4s
+	WORD $0x6e2adc42 // fmul v2.4s, v2.4s, v10.4s
+	WORD $0xbd4000cb // ldr s11, [x6]
+	WORD $0x3dc008ec // ldr q12, [x7, #32]
+	WORD $0x4f8b104c // fmla v12.4s, v2.4s, v11.s[0]
+	WORD $0x3d8008ec // str q12, [x7, #32]
+	WORD $0xfd400c88 // ldr d8, [x4, #24]
+	WORD $0x0f08a508 // sxtl v8.8h, v8.8b
+	WORD $0x4f300509 // sshr v9.4s, v8.4s, #16
+	WORD $0x4f305508 // shl v8.4s, v8.4s, #16
+	WORD $0x4f300508 // sshr v8.4s, v8.4s, #16
+	WORD $0xfd400c6a // ldr d10, [x3, #24]
+	WORD $0x0e21794a // fcvtl v10.4s, v10.4h
+	WORD $0x4ea89c63 // mul v3.4s, v3.4s, v8.4s
+	WORD $0x4ea994e3 // mla v3.4s, v7.4s, v9.4s
+	WORD $0x4e21d863 // scvtf v3.4s, v3.4s
+	WORD $0x6e2adc63 // fmul v3.4s, v3.4s, v10.4s
+	WORD $0xbd4000cb // ldr s11, [x6]
+	WORD $0x3dc00cec // ldr q12, [x7, #48]
+	WORD $0x4f8b106c // fmla v12.4s, v3.4s, v11.s[0]
+	WORD $0x3d800cec // str q12, [x7, #48]
+	ADD $448, R2
+	ADD $448, R4
+	ADD $32, R5
+	ADD $8, R6
+	SUB $1, R1
+	TST $7, R1
+	BNE loop1
+	ADD $64, R2
+	ADD $64, R4
+	ADD $3648, R3
+	CBNZ R1, loop1
+	ADD $1, R0
+	CMP $2, R0
+	BNE half1
+	RET
+rows2:
+	WORD $0x4f00e5fe // movi v30.16b, #0xf
+	WORD $0x4f00e49f // movi v31.16b, #0x4
+	MOVD $0, R0
+half2:
+	MOVD blocks+16(FP), R1
+	MOVD w+8(FP), R2
+	ADD R0<<5, R2, R3
+	ADD R0<<5, R2, R4
+	ADD $64, R4
+	ADD R0<<6, R2, R2
+	ADD $64, R2
+	MOVD q+24(FP), R5
+	MOVD s+32(FP), R6
+	MOVD y+48(FP), R7
+	ADD R0<<6, R7, R7
+	LSL $5, R1, R8
+	ADD R8<<0, R5, R9
+	LSL $3, R1, R8
+	ADD R8<<0, R6, R10
+	MOVD stride+56(FP), R8
+	ADD R8<<0, R7, R11
+	WORD $0x4f000412 // movi v18.4s, #0x0
+	WORD $0x3d8000f2 // str q18, [x7]
+	WORD $0x3d8004f2 // str q18, [x7, #16]
+	WORD $0x3d8008f2 // str q18, [x7, #32]
+	WORD $0x3d800cf2 // str q18, [x7, #48]
+	WORD $0x3d800172 // str q18, [x11]
+	WORD $0x3d800572 // str q18, [x11, #16]
+	WORD $0x3d800972 // str q18, [x11, #32]
+	WORD $0x3d800d72 // str q18, [x11, #48]
+loop2:
+	WORD $0x4f000400 // movi v0.4s, #0x0
+	WORD $0x4f000401 // movi v1.4s, #0x0
+	WORD $0x4f000402 // movi v2.4s, #0x0
+	WORD $0x4f000403 // movi v3.4s, #0x0
+	WORD $0x3dc000b0 // ldr q16, [x5]
+	WORD $0x4f000404 // movi v4.4s, #0x0
+	WORD $0x4f000405 // movi v5.4s, #0x0
+	WORD $0x4f000406 // movi v6.4s, #0x0
+	WORD $0x4f000407 // movi v7.4s, #0x0
+	WORD $0x3dc00131 // ldr q17, [x9]
+	WORD $0x3dc01052 // ldr q18, [x2, #64]
+	WORD $0x4f0e5652 // shl v18.16b, v18.16b, #6
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x3dc0505d // ldr q29, [x2, #320]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57b2 // sli v18.16b, v29.16b, #2
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4f90e240 // sdot v0.4s, v18.16b, v16.4b[0]
+	WORD $0x4f91e244 // sdot v4.4s, v18.16b, v17.4b[0]
+	WORD $0x3dc01452 // ldr q18, [x2, #80]
+	WORD $0x4f0e5652 // shl v18.16b, v18.16b, #6
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x3dc0545d // ldr q29, [x2, #336]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57b2 // sli v18.16b, v29.16b, #2
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4f90e241 // sdot v1.4s, v18.16b, v16.4b[0]
+	WORD $0x4f91e245 // sdot v5.4s, v18.16b, v17.4b[0]
+	WORD $0x3dc01852 // ldr q18, [x2, #96]
+	WORD $0x4f0e5652 // shl v18.16b, v18.16b, #6
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x3dc0585d // ldr q29, [x2, #352]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57b2 // sli v18.16b, v29.16b, #2
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4f90e242 // sdot v2.4s, v18.16b, v16.4b[0]
+	WORD $0x4f91e246 // sdot v6.4s, v18.16b, v17.4b[0]
+	WORD $0x3dc01c52 // ldr q18, [x2, #112]
+	WORD $0x4f0e5652 // shl v18.16b, v18.16b, #6
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x3dc05c5d // ldr q29, [x2, #368]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57b2 // sli v18.16b, v29.16b, #2
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4f90e243 // sdot v3.4s, v18.16b, v16.4b[0]
+	WORD $0x4f91e247 // sdot v7.4s, v18.16b, v17.4b[0]
+	WORD $0x3dc01052 // ldr q18, [x2, #64]
+	WORD $0x4f0c5652 // shl v18.16b, v18.16b, #4
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x3dc0505d // ldr q29, [x2, #320]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57b2 // sli v18.16b, v29.16b, #2
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4fb0e240 // sdot v0.4s, v18.16b, v16.4b[1]
+	WORD $0x4fb1e244 // sdot v4.4s, v18.16b, v17.4b[1]
+	WORD $0x3dc01452 // ldr q18, [x2, #80]
+	WORD $0x4f0c5652 // shl v18.16b, v18.16b, #4
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x3dc0545d // ldr q29, [x2, #336]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57b2 // sli v18.16b, v29.16b, #2
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4fb0e241 // sdot v1.4s, v18.16b, v16.4b[1]
+	WORD $0x4fb1e245 // sdot v5.4s, v18.16b, v17.4b[1]
+	WORD $0x3dc01852 // ldr q18, [x2, #96]
+	WORD $0x4f0c5652 // shl v18.16b, v18.16b, #4
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x3dc0585d // ldr q29, [x2, #352]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57b2 // sli v18.16b, v29.16b, #2
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4fb0e242 // sdot v2.4s, v18.16b, v16.4b[1]
+	WORD $0x4fb1e246 // sdot v6.4s, v18.16b, v17.4b[1]
+	WORD $0x3dc01c52 // ldr q18, [x2, #112]
+	WORD $0x4f0c5652 // shl v18.16b, v18.16b, #4
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x3dc05c5d // ldr q29, [x2, #368]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57b2 // sli v18.16b, v29.16b, #2
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4fb0e243 // sdot v3.4s, v18.16b, v16.4b[1]
+	WORD $0x4fb1e247 // sdot v7.4s, v18.16b, v17.4b[1]
+	WORD $0x3dc01052 // ldr q18, [x2, #64]
+	WORD $0x4f0a5652 // shl v18.16b, v18.16b, #2
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x3dc0505d // ldr q29, [x2, #320]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57b2 // sli v18.16b, v29.16b, #2
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4f90ea40 // sdot v0.4s, v18.16b, v16.4b[2]
+	WORD $0x4f91ea44 // sdot v4.4s, v18.16b, v17.4b[2]
+	WORD $0x3dc01452 // ldr q18, [x2, #80]
+	WORD $0x4f0a5652 // shl v18.16b, v18.16b, #2
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x3dc0545d // ldr q29, [x2, #336]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57b2 // sli v18.16b, v29.16b, #2
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4f90ea41 // sdot v1.4s, v18.16b, v16.4b[2]
+	WORD $0x4f91ea45 // sdot v5.4s, v18.16b, v17.4b[2]
+	WORD $0x3dc01852 // ldr q18, [x2, #96]
+	WORD $0x4f0a5652 // shl v18.16b, v18.16b, #2
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x3dc0585d // ldr q29, [x2, #352]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57b2 // sli v18.16b, v29.16b, #2
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4f90ea42 // sdot v2.4s, v18.16b, v16.4b[2]
+	WORD $0x4f91ea46 // sdot v6.4s, v18.16b, v17.4b[2]
+	WORD $0x3dc01c52 // ldr q18, [x2, #112]
+	WORD $0x4f0a5652 // shl v18.16b, v18.16b, #2
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x3dc05c5d // ldr q29, [x2, #368]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57b2 // sli v18.16b, v29.16b, #2
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4f90ea43 // sdot v3.4s, v18.16b, v16.4b[2]
+	WORD $0x4f91ea47 // sdot v7.4s, v18.16b, v17.4b[2]
+	WORD $0x3dc01052 // ldr q18, [x2, #64]
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x3dc0505d // ldr q29, [x2, #320]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57b2 // sli v18.16b, v29.16b, #2
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4fb0ea40 // sdot v0.4s, v18.16b, v16.4b[3]
+	WORD $0x4fb1ea44 // sdot v4.4s, v18.16b, v17.4b[3]
+	WORD $0x3dc01452 // ldr q18, [x2, #80]
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x3dc0545d // ldr q29, [x2, #336]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57b2 // sli v18.16b, v29.16b, #2
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4fb0ea41 // sdot v1.4s, v18.16b, v16.4b[3]
+	WORD $0x4fb1ea45 // sdot v5.4s, v18.16b, v17.4b[3]
+	WORD $0x3dc01852 // ldr q18, [x2, #96]
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x3dc0585d // ldr q29, [x2, #352]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57b2 // sli v18.16b, v29.16b, #2
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4fb0ea42 // sdot v2.4s, v18.16b, v16.4b[3]
+	WORD $0x4fb1ea46 // sdot v6.4s, v18.16b, v17.4b[3]
+	WORD $0x3dc01c52 // ldr q18, [x2, #112]
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x3dc05c5d // ldr q29, [x2, #368]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57b2 // sli v18.16b, v29.16b, #2
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4fb0ea43 // sdot v3.4s, v18.16b, v16.4b[3]
+	WORD $0x4fb1ea47 // sdot v7.4s, v18.16b, v17.4b[3]
+	WORD $0x4f000408 // movi v8.4s, #0x0
+	WORD $0x4f000409 // movi v9.4s, #0x0
+	WORD $0x4f00040a // movi v10.4s, #0x0
+	WORD $0x4f00040b // movi v11.4s, #0x0
+	WORD $0x3dc004b0 // ldr q16, [x5, #16]
+	WORD $0x4f00040c // movi v12.4s, #0x0
+	WORD $0x4f00040d // movi v13.4s, #0x0
+	WORD $0x4f00040e // movi v14.4s, #0x0
+	WORD $0x4f00040f // movi v15.4s, #0x0
+	WORD $0x3dc00531 // ldr q17, [x9, #16]
+	WORD $0x3dc03052 // ldr q18, [x2, #192]
+	WORD $0x4f0e5652 // shl v18.16b, v18.16b, #6
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x3dc0505d // ldr q29, [x2, #320]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57b2 // sli v18.16b, v29.16b, #2
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4f90e248 // sdot v8.4s, v18.16b, v16.4b[0]
+	WORD $0x4f91e24c // sdot v12.4s, v18.16b, v17.4b[0]
+	WORD $0x3dc03452 // ldr q18, [x2, #208]
+	WORD $0x4f0e5652 // shl v18.16b, v18.16b, #6
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x3dc0545d // ldr q29, [x2, #336]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57b2 // sli v18.16b, v29.16b, #2
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4f90e249 // sdot v9.4s, v18.16b, v16.4b[0]
+	WORD $0x4f91e24d // sdot v13.4s, v18.16b, v17.4b[0]
+	WORD $0x3dc03852 // ldr q18, [x2, #224]
+	WORD $0x4f0e5652 // shl v18.16b, v18.16b, #6
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x3dc0585d // ldr q29, [x2, #352]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57b2 // sli v18.16b, v29.16b, #2
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4f90e24a // sdot v10.4s, v18.16b, v16.4b[0]
+	WORD $0x4f91e24e // sdot v14.4s, v18.16b, v17.4b[0]
+	WORD $0x3dc03c52 // ldr q18, [x2, #240]
+	WORD $0x4f0e5652 // shl v18.16b, v18.16b, #6
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x3dc05c5d // ldr q29, [x2, #368]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57b2 // sli v18.16b, v29.16b, #2
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4f90e24b // sdot v11.4s, v18.16b, v16.4b[0]
+	WORD $0x4f91e24f // sdot v15.4s, v18.16b, v17.4b[0]
+	WORD $0x3dc03052 // ldr q18, [x2, #192]
+	WORD $0x4f0c5652 // shl v18.16b, v18.16b, #4
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x3dc0505d // ldr q29, [x2, #320]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57b2 // sli v18.16b, v29.16b, #2
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4fb0e248 // sdot v8.4s, v18.16b, v16.4b[1]
+	WORD $0x4fb1e24c // sdot v12.4s, v18.16b, v17.4b[1]
+	WORD $0x3dc03452 // ldr q18, [x2, #208]
+	WORD $0x4f0c5652 // shl v18.16b, v18.16b, #4
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x3dc0545d // ldr q29, [x2, #336]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57b2 // sli v18.16b, v29.16b, #2
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4fb0e249 // sdot v9.4s, v18.16b, v16.4b[1]
+	WORD $0x4fb1e24d // sdot v13.4s, v18.16b, v17.4b[1]
+	WORD $0x3dc03852 // ldr q18, [x2, #224]
+	WORD $0x4f0c5652 // shl v18.16b, v18.16b, #4
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x3dc0585d // ldr q29, [x2, #352]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57b2 // sli v18.16b, v29.16b, #2
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4fb0e24a // sdot v10.4s, v18.16b, v16.4b[1]
+	WORD $0x4fb1e24e // sdot v14.4s, v18.16b, v17.4b[1]
+	WORD $0x3dc03c52 // ldr q18, [x2, #240]
+	WORD $0x4f0c5652 // shl v18.16b, v18.16b, #4
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x3dc05c5d // ldr q29, [x2, #368]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57b2 // sli v18.16b, v29.16b, #2
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4fb0e24b // sdot v11.4s, v18.16b, v16.4b[1]
+	WORD $0x4fb1e24f // sdot v15.4s, v18.16b, v17.4b[1]
+	WORD $0x3dc03052 // ldr q18, [x2, #192]
+	WORD $0x4f0a5652 // shl v18.16b, v18.16b, #2
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x3dc0505d // ldr q29, [x2, #320]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57b2 // sli v18.16b, v29.16b, #2
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4f90ea48 // sdot v8.4s, v18.16b, v16.4b[2]
+	WORD $0x4f91ea4c // sdot v12.4s, v18.16b, v17.4b[2]
+	WORD $0x3dc03452 // ldr q18, [x2, #208]
+	WORD $0x4f0a5652 // shl v18.16b, v18.16b, #2
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x3dc0545d // ldr q29, [x2, #336]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57b2 // sli v18.16b, v29.16b, #2
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4f90ea49 // sdot v9.4s, v18.16b, v16.4b[2]
+	WORD $0x4f91ea4d // sdot v13.4s, v18.16b, v17.4b[2]
+	WORD $0x3dc03852 // ldr q18, [x2, #224]
+	WORD $0x4f0a5652 // shl v18.16b, v18.16b, #2
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x3dc0585d // ldr q29, [x2, #352]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57b2 // sli v18.16b, v29.16b, #2
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4f90ea4a // sdot v10.4s, v18.16b, v16.4b[2]
+	WORD $0x4f91ea4e // sdot v14.4s, v18.16b, v17.4b[2]
+	WORD $0x3dc03c52 // ldr q18, [x2, #240]
+	WORD $0x4f0a5652 // shl v18.16b, v18.16b, #2
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x3dc05c5d // ldr q29, [x2, #368]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57b2 // sli v18.16b, v29.16b, #2
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4f90ea4b // sdot v11.4s, v18.16b, v16.4b[2]
+	WORD $0x4f91ea4f // sdot v15.4s, v18.16b, v17.4b[2]
+	WORD $0x3dc03052 // ldr q18, [x2, #192]
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x3dc0505d // ldr q29, [x2, #320]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57b2 // sli v18.16b, v29.16b, #2
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4fb0ea48 // sdot v8.4s, v18.16b, v16.4b[3]
+	WORD $0x4fb1ea4c // sdot v12.4s, v18.16b, v17.4b[3]
+	WORD $0x3dc03452 // ldr q18, [x2, #208]
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x3dc0545d // ldr q29, [x2, #336]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57b2 // sli v18.16b, v29.16b, #2
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4fb0ea49 // sdot v9.4s, v18.16b, v16.4b[3]
+	WORD $0x4fb1ea4d // sdot v13.4s, v18.16b, v17.4b[3]
+	WORD $0x3dc03852 // ldr q18, [x2, #224]
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x3dc0585d // ldr q29, [x2, #352]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57b2 // sli v18.16b, v29.16b, #2
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4fb0ea4a // sdot v10.4s, v18.16b, v16.4b[3]
+	WORD $0x4fb1ea4e // sdot v14.4s, v18.16b, v17.4b[3]
+	WORD $0x3dc03c52 // ldr q18, [x2, #240]
+	WORD $0x6f0a0652 // ushr v18.16b, v18.16b, #6
+	WORD $0x3dc05c5d // ldr q29, [x2, #368]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57b2 // sli v18.16b, v29.16b, #2
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4fb0ea4b // sdot v11.4s, v18.16b, v16.4b[3]
+	WORD $0x4fb1ea4f // sdot v15.4s, v18.16b, v17.4b[3]
+	WORD $0xfd400090 // ldr d16, [x4]
+	WORD $0x0f08a610 // sxtl v16.8h, v16.8b
+	WORD $0x4f300611 // sshr v17.4s, v16.4s, #16
+	WORD $0x4f305610 // shl v16.4s, v16.4s, #16
+	WORD $0x4f300610 // sshr v16.4s, v16.4s, #16
+	WORD $0xfd400072 // ldr d18, [x3]
+	WORD $0x0e217a52 // fcvtl v18.4s, v18.4h
+	WORD $0x4eb09c00 // mul v0.4s, v0.4s, v16.4s
+	WORD $0x4eb19500 // mla v0.4s, v8.4s, v17.4s
+	WORD $0x4e21d800 // scvtf v0.4s, v0.4s
+	WORD $0x6e32dc00 // fmul v0.4s, v0.4s, v18.4s
+	WORD $0xbd4000d3 // ldr s19, [x6]
+	WORD $0x3dc000f4 // ldr q20, [x7]
+	WORD $0x4f931014 // fmla v20.4s, v0.4s, v19.s[0]
+	WORD $0x3d8000f4 // str q20, [x7]
+	WORD $0x4eb09c84 // mul v4.4s, v4.4s, v16.4s
+	WORD $0x4eb19584 // mla v4.4s, v12.4s, v17.4s
+	WORD $0x4e21d884 // scvtf v4.4s, v4.4s
+	WORD $0x6e32dc84 // fmul v4.4s, v4.4s, v18.4s
+	WORD $0xbd400153 // ldr s19, [x10]
+	WORD $0x3dc00174 // ldr q20, [x11]
+	WORD $0x4f931094 // fmla v20.4s, v4.4s, v19.s[0]
+	WORD $0x3d800174 // str q20, [x11]
+	WORD $0xfd400490 // ldr d16, [x4, #8]
+	WORD $0x0f08a610 // sxtl v16.8h, v16.8b
+	WORD $0x4f300611 // sshr v17.4s, v16.4s, #16
+	WORD $0x4f305610 // shl v16.4s, v16.4s, #16
+	WORD $0x4f300610 // sshr v16.4s, v16.4s, #16
+	WORD $0xfd400472 // ldr d18, [x3, #8]
+	WORD $0x0e217a52 // fcvtl v18.4s, v18.4h
+	WORD $0x4eb09c21 // mul v1.4s, v1.4s, v16.4s
+	WORD $0x4eb19521 // mla v1.4s, v9.4s, v17.4s
+	WORD $0x4e21d821 // scvtf v1.4s, v1.4s
+	WORD $0x6e32dc21 // fmul v1.4s, v1.4s, v18.4s
+	WORD $0xbd4000d3 // ldr s19, [x6]
+	WORD $0x3dc004f4 // ldr q20, [x7, #16]
+	WORD $0x4f931034 // fmla v20.4s, v1.4s, v19.s[0]
+	WORD $0x3d8004f4 // str q20, [x7, #16]
+	WORD $0x4eb09ca5 // mul v5.4s, v5.4s, v16.4s
+	WORD $0x4eb195a5 // mla v5.4s, v13.4s, v17.4s
+	WORD $0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD $0x6e32dca5 // fmul v5.4s, v5.4s, v18.4s
+	WORD $0xbd400153 // ldr s19, [x10]
+	WORD $0x3dc00574 // ldr q20, [x11, #16]
+	WORD $0x4f9310b4 // fmla v20.4s, v5.4s, v19.s[0]
+	WORD $0x3d800574 // str q20, [x11, #16]
+	WORD $0xfd400890 // ldr d16, [x4, #16]
+	WORD $0x0f08a610 // sxtl v16.8h, v16.8b
+	WORD $0x4f300611 // sshr v17.4s, v16.4s, #16
+	WORD $0x4f305610 // shl v16.4s, v16.4s, #16
+	WORD $0x4f300610 // sshr v16.4s, v16.4s, #16
+	WORD $0xfd400872 // ldr d18, [x3, #16]
+	WORD $0x0e217a52 // fcvtl v18.4s, v18.4h
+	WORD $0x4eb09c42 // mul v2.4s, v2.4s, v16.4s
+	WORD $0x4eb19542 // mla v2.4s, v10.4s, v17.4s
+	WORD $0x4e21d842 // scvtf v2.4s, v2.4s
+	WORD $0x6e32dc42 // fmul v2.4s, v2.4s, v18.4s
+	WORD $0xbd4000d3 // ldr s19, [x6]
+	WORD $0x3dc008f4 // ldr q20, [x7, #32]
+	WORD $0x4f931054 // fmla v20.4s, v2.4s, v19.s[0]
+	WORD $0x3d8008f4 // str q20, [x7, #32]
+	WORD $0x4eb09cc6 // mul v6.4s, v6.4s, v16.4s
+	WORD $0x4eb195c6 // mla v6.4s, v14.4s, v17.4s
+	WORD $0x4e21d8c6 // scvtf v6.4s, v6.4s
+	WORD $0x6e32dcc6 // fmul v6.4s, v6.4s, v18.4s
+	WORD $0xbd400153 // ldr s19, [x10]
+	WORD $0x3dc00974 // ldr q20, [x11, #32]
+	WORD $0x4f9310d4 // fmla v20.4s, v6.4s, v19.s[0]
+	WORD $0x3d800974 // str q20, [x11, #32]
+	WORD $0xfd400c90 // ldr d16, [x4, #24]
+	WORD $0x0f08a610 // sxtl v16.8h, v16.8b
+	WORD $0x4f300611 // sshr v17.4s, v16.4s, #16
+	WORD $0x4f305610 // shl v16.4s, v16.4s, #16
+	WORD $0x4f300610 // sshr v16.4s, v16.4s, #16
+	WORD $0xfd400c72 // ldr d18, [x3, #24]
+	WORD $0x0e217a52 // fcvtl v18.4s, v18.4h
+	WORD $0x4eb09c63 // mul v3.4s, v3.4s, v16.4s
+	WORD $0x4eb19563 // mla v3.4s, v11.4s, v17.4s
+	WORD $0x4e21d863 // scvtf v3.4s, v3.4s
+	WORD $0x6e32dc63 // fmul v3.4s, v3.4s, v18.4s
+	WORD $0xbd4000d3 // ldr s19, [x6]
+	WORD $0x3dc00cf4 // ldr q20, [x7, #48]
+	WORD $0x4f931074 // fmla v20.4s, v3.4s, v19.s[0]
+	WORD $0x3d800cf4 // str q20, [x7, #48]
+	WORD $0x4eb09ce7 // mul v7.4s, v7.4s, v16.4s
+	WORD $0x4eb195e7 // mla v7.4s, v15.4s, v17.4s
+	WORD $0x4e21d8e7 // scvtf v7.4s, v7.4s
+	WORD $0x6e32dce7 // fmul v7.4s, v7.4s, v18.4s
+	WORD $0xbd400153 // ldr s19, [x10]
+	WORD $0x3dc00d74 // ldr q20, [x11, #48]
+	WORD $0x4f9310f4 // fmla v20.4s, v7.4s, v19.s[0]
+	WORD $0x3d800d74 // str q20, [x11, #48]
+	ADD $448, R2
+	ADD $448, R4
+	ADD $32, R5
+	ADD $8, R6
+	ADD $32, R9
+	ADD $8, R10
+	SUB $1, R1
+	TST $7, R1
+	BNE loop2
+	ADD $64, R2
+	ADD $64, R4
+	ADD $3648, R3
+	CBNZ R1, loop2
+	ADD $1, R0
+	CMP $2, R0
+	BNE half2
+	RET
+rows3:
+	WORD $0x4f00e5fe // movi v30.16b, #0xf
+	WORD $0x4f00e49f // movi v31.16b, #0x4
+	MOVD $0, R0
+half3:
+	MOVD blocks+16(FP), R1
+	MOVD w+8(FP), R2
+	ADD R0<<5, R2, R3
+	ADD R0<<5, R2, R4
+	ADD $64, R4
+	ADD R0<<6, R2, R2
+	ADD $64, R2
+	MOVD q+24(FP), R5
+	MOVD s+32(FP), R6
+	MOVD y+48(FP), R7
+	ADD R0<<6, R7, R7
+	LSL $5, R1, R8
+	ADD R8<<0, R5, R9
+	ADD R8<<0, R9, R10
+	LSL $3, R1, R8
+	ADD R8<<0, R6, R11
+	ADD R8<<0, R11, R12
+	MOVD stride+56(FP), R8
+	ADD R8<<0, R7, R13
+	ADD R8<<0, R13, R14
+	WORD $0x4f00041b // movi v27.4s, #0x0
+	WORD $0x3d8000fb // str q27, [x7]
+	WORD $0x3d8004fb // str q27, [x7, #16]
+	WORD $0x3d8008fb // str q27, [x7, #32]
+	WORD $0x3d800cfb // str q27, [x7, #48]
+	WORD $0x3d8001bb // str q27, [x13]
+	WORD $0x3d8005bb // str q27, [x13, #16]
+	WORD $0x3d8009bb // str q27, [x13, #32]
+	WORD $0x3d800dbb // str q27, [x13, #48]
+	WORD $0x3d8001db // str q27, [x14]
+	WORD $0x3d8005db // str q27, [x14, #16]
+	WORD $0x3d8009db // str q27, [x14, #32]
+	WORD $0x3d800ddb // str q27, [x14, #48]
+loop3:
+	WORD $0x4f000400 // movi v0.4s, #0x0
+	WORD $0x4f000401 // movi v1.4s, #0x0
+	WORD $0x4f000402 // movi v2.4s, #0x0
+	WORD $0x4f000403 // movi v3.4s, #0x0
+	WORD $0x3dc000b8 // ldr q24, [x5]
+	WORD $0x4f000404 // movi v4.4s, #0x0
+	WORD $0x4f000405 // movi v5.4s, #0x0
+	WORD $0x4f000406 // movi v6.4s, #0x0
+	WORD $0x4f000407 // movi v7.4s, #0x0
+	WORD $0x3dc00139 // ldr q25, [x9]
+	WORD $0x4f000408 // movi v8.4s, #0x0
+	WORD $0x4f000409 // movi v9.4s, #0x0
+	WORD $0x4f00040a // movi v10.4s, #0x0
+	WORD $0x4f00040b // movi v11.4s, #0x0
+	WORD $0x3dc0015a // ldr q26, [x10]
+	WORD $0x3dc0105b // ldr q27, [x2, #64]
+	WORD $0x4f0e577b // shl v27.16b, v27.16b, #6
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x3dc0505d // ldr q29, [x2, #320]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57bb // sli v27.16b, v29.16b, #2
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4f98e360 // sdot v0.4s, v27.16b, v24.4b[0]
+	WORD $0x4f99e364 // sdot v4.4s, v27.16b, v25.4b[0]
+	WORD $0x4f9ae368 // sdot v8.4s, v27.16b, v26.4b[0]
+	WORD $0x3dc0145b // ldr q27, [x2, #80]
+	WORD $0x4f0e577b // shl v27.16b, v27.16b, #6
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x3dc0545d // ldr q29, [x2, #336]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57bb // sli v27.16b, v29.16b, #2
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4f98e361 // sdot v1.4s, v27.16b, v24.4b[0]
+	WORD $0x4f99e365 // sdot v5.4s, v27.16b, v25.4b[0]
+	WORD $0x4f9ae369 // sdot v9.4s, v27.16b, v26.4b[0]
+	WORD $0x3dc0185b // ldr q27, [x2, #96]
+	WORD $0x4f0e577b // shl v27.16b, v27.16b, #6
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x3dc0585d // ldr q29, [x2, #352]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57bb // sli v27.16b, v29.16b, #2
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4f98e362 // sdot v2.4s, v27.16b, v24.4b[0]
+	WORD $0x4f99e366 // sdot v6.4s, v27.16b, v25.4b[0]
+	WORD $0x4f9ae36a // sdot v10.4s, v27.16b, v26.4b[0]
+	WORD $0x3dc01c5b // ldr q27, [x2, #112]
+	WORD $0x4f0e577b // shl v27.16b, v27.16b, #6
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x3dc05c5d // ldr q29, [x2, #368]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57bb // sli v27.16b, v29.16b, #2
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4f98e363 // sdot v3.4s, v27.16b, v24.4b[0]
+	WORD $0x4f99e367 // sdot v7.4s, v27.16b, v25.4b[0]
+	WORD $0x4f9ae36b // sdot v11.4s, v27.16b, v26.4b[0]
+	WORD $0x3dc0105b // ldr q27, [x2, #64]
+	WORD $0x4f0c577b // shl v27.16b, v27.16b, #4
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x3dc0505d // ldr q29, [x2, #320]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57bb // sli v27.16b, v29.16b, #2
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4fb8e360 // sdot v0.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb9e364 // sdot v4.4s, v27.16b, v25.4b[1]
+	WORD $0x4fbae368 // sdot v8.4s, v27.16b, v26.4b[1]
+	WORD $0x3dc0145b // ldr q27, [x2, #80]
+	WORD $0x4f0c577b // shl v27.16b, v27.16b, #4
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x3dc0545d // ldr q29, [x2, #336]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57bb // sli v27.16b, v29.16b, #2
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4fb8e361 // sdot v1.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb9e365 // sdot v5.4s, v27.16b, v25.4b[1]
+	WORD $0x4fbae369 // sdot v9.4s, v27.16b, v26.4b[1]
+	WORD $0x3dc0185b // ldr q27, [x2, #96]
+	WORD $0x4f0c577b // shl v27.16b, v27.16b, #4
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x3dc0585d // ldr q29, [x2, #352]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57bb // sli v27.16b, v29.16b, #2
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4fb8e362 // sdot v2.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb9e366 // sdot v6.4s, v27.16b, v25.4b[1]
+	WORD $0x4fbae36a // sdot v10.4s, v27.16b, v26.4b[1]
+	WORD $0x3dc01c5b // ldr q27, [x2, #112]
+	WORD $0x4f0c577b // shl v27.16b, v27.16b, #4
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x3dc05c5d // ldr q29, [x2, #368]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57bb // sli v27.16b, v29.16b, #2
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4fb8e363 // sdot v3.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb9e367 // sdot v7.4s, v27.16b, v25.4b[1]
+	WORD $0x4fbae36b // sdot v11.4s, v27.16b, v26.4b[1]
+	WORD $0x3dc0105b // ldr q27, [x2, #64]
+	WORD $0x4f0a577b // shl v27.16b, v27.16b, #2
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x3dc0505d // ldr q29, [x2, #320]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57bb // sli v27.16b, v29.16b, #2
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4f98eb60 // sdot v0.4s, v27.16b, v24.4b[2]
+	WORD $0x4f99eb64 // sdot v4.4s, v27.16b, v25.4b[2]
+	WORD $0x4f9aeb68 // sdot v8.4s, v27.16b, v26.4b[2]
+	WORD $0x3dc0145b // ldr q27, [x2, #80]
+	WORD $0x4f0a577b // shl v27.16b, v27.16b, #2
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x3dc0545d // ldr q29, [x2, #336]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57bb // sli v27.16b, v29.16b, #2
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4f98eb61 // sdot v1.4s, v27.16b, v24.4b[2]
+	WORD $0x4f99eb65 // sdot v5.4s, v27.16b, v25.4b[2]
+	WORD $0x4f9aeb69 // sdot v9.4s, v27.16b, v26.4b[2]
+	WORD $0x3dc0185b // ldr q27, [x2, #96]
+	WORD $0x4f0a577b // shl v27.16b, v27.16b, #2
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x3dc0585d // ldr q29, [x2, #352]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57bb // sli v27.16b, v29.16b, #2
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4f98eb62 // sdot v2.4s, v27.16b, v24.4b[2]
+	WORD $0x4f99eb66 // sdot v6.4s, v27.16b, v25.4b[2]
+	WORD $0x4f9aeb6a // sdot v10.4s, v27.16b, v26.4b[2]
+	WORD $0x3dc01c5b // ldr q27, [x2, #112]
+	WORD $0x4f0a577b // shl v27.16b, v27.16b, #2
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x3dc05c5d // ldr q29, [x2, #368]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57bb // sli v27.16b, v29.16b, #2
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4f98eb63 // sdot v3.4s, v27.16b, v24.4b[2]
+	WORD $0x4f99eb67 // sdot v7.4s, v27.16b, v25.4b[2]
+	WORD $0x4f9aeb6b // sdot v11.4s, v27.16b, v26.4b[2]
+	WORD $0x3dc0105b // ldr q27, [x2, #64]
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x3dc0505d // ldr q29, [x2, #320]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57bb // sli v27.16b, v29.16b, #2
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4fb8eb60 // sdot v0.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb9eb64 // sdot v4.4s, v27.16b, v25.4b[3]
+	WORD $0x4fbaeb68 // sdot v8.4s, v27.16b, v26.4b[3]
+	WORD $0x3dc0145b // ldr q27, [x2, #80]
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x3dc0545d // ldr q29, [x2, #336]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57bb // sli v27.16b, v29.16b, #2
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4fb8eb61 // sdot v1.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb9eb65 // sdot v5.4s, v27.16b, v25.4b[3]
+	WORD $0x4fbaeb69 // sdot v9.4s, v27.16b, v26.4b[3]
+	WORD $0x3dc0185b // ldr q27, [x2, #96]
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x3dc0585d // ldr q29, [x2, #352]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57bb // sli v27.16b, v29.16b, #2
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4fb8eb62 // sdot v2.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb9eb66 // sdot v6.4s, v27.16b, v25.4b[3]
+	WORD $0x4fbaeb6a // sdot v10.4s, v27.16b, v26.4b[3]
+	WORD $0x3dc01c5b // ldr q27, [x2, #112]
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x3dc05c5d // ldr q29, [x2, #368]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57bb // sli v27.16b, v29.16b, #2
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4fb8eb63 // sdot v3.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb9eb67 // sdot v7.4s, v27.16b, v25.4b[3]
+	WORD $0x4fbaeb6b // sdot v11.4s, v27.16b, v26.4b[3]
+	WORD $0x4f00040c // movi v12.4s, #0x0
+	WORD $0x4f00040d // movi v13.4s, #0x0
+	WORD $0x4f00040e // movi v14.4s, #0x0
+	WORD $0x4f00040f // movi v15.4s, #0x0
+	WORD $0x3dc004b8 // ldr q24, [x5, #16]
+	WORD $0x4f000410 // movi v16.4s, #0x0
+	WORD $0x4f000411 // movi v17.4s, #0x0
+	WORD $0x4f000412 // movi v18.4s, #0x0
+	WORD $0x4f000413 // movi v19.4s, #0x0
+	WORD $0x3dc00539 // ldr q25, [x9, #16]
+	WORD $0x4f000414 // movi v20.4s, #0x0
+	WORD $0x4f000415 // movi v21.4s, #0x0
+	WORD $0x4f000416 // movi v22.4s, #0x0
+	WORD $0x4f000417 // movi v23.4s, #0x0
+	WORD $0x3dc0055a // ldr q26, [x10, #16]
+	WORD $0x3dc0305b // ldr q27, [x2, #192]
+	WORD $0x4f0e577b // shl v27.16b, v27.16b, #6
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x3dc0505d // ldr q29, [x2, #320]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57bb // sli v27.16b, v29.16b, #2
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4f98e36c // sdot v12.4s, v27.16b, v24.4b[0]
+	WORD $0x4f99e370 // sdot v16.4s, v27.16b, v25.4b[0]
+	WORD $0x4f9ae374 // sdot v20.4s, v27.16b, v26.4b[0]
+	WORD $0x3dc0345b // ldr q27, [x2, #208]
+	WORD $0x4f0e577b // shl v27.16b, v27.16b, #6
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x3dc0545d // ldr q29, [x2, #336]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57bb // sli v27.16b, v29.16b, #2
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4f98e36d // sdot v13.4s, v27.16b, v24.4b[0]
+	WORD $0x4f99e371 // sdot v17.4s, v27.16b, v25.4b[0]
+	WORD $0x4f9ae375 // sdot v21.4s, v27.16b, v26.4b[0]
+	WORD $0x3dc0385b // ldr q27, [x2, #224]
+	WORD $0x4f0e577b // shl v27.16b, v27.16b, #6
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x3dc0585d // ldr q29, [x2, #352]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57bb // sli v27.16b, v29.16b, #2
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4f98e36e // sdot v14.4s, v27.16b, v24.4b[0]
+	WORD $0x4f99e372 // sdot v18.4s, v27.16b, v25.4b[0]
+	WORD $0x4f9ae376 // sdot v22.4s, v27.16b, v26.4b[0]
+	WORD $0x3dc03c5b // ldr q27, [x2, #240]
+	WORD $0x4f0e577b // shl v27.16b, v27.16b, #6
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x3dc05c5d // ldr q29, [x2, #368]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57bb // sli v27.16b, v29.16b, #2
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4f98e36f // sdot v15.4s, v27.16b, v24.4b[0]
+	WORD $0x4f99e373 // sdot v19.4s, v27.16b, v25.4b[0]
+	WORD $0x4f9ae377 // sdot v23.4s, v27.16b, v26.4b[0]
+	WORD $0x3dc0305b // ldr q27, [x2, #192]
+	WORD $0x4f0c577b // shl v27.16b, v27.16b, #4
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x3dc0505d // ldr q29, [x2, #320]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57bb // sli v27.16b, v29.16b, #2
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4fb8e36c // sdot v12.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb9e370 // sdot v16.4s, v27.16b, v25.4b[1]
+	WORD $0x4fbae374 // sdot v20.4s, v27.16b, v26.4b[1]
+	WORD $0x3dc0345b // ldr q27, [x2, #208]
+	WORD $0x4f0c577b // shl v27.16b, v27.16b, #4
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x3dc0545d // ldr q29, [x2, #336]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57bb // sli v27.16b, v29.16b, #2
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4fb8e36d // sdot v13.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb9e371 // sdot v17.4s, v27.16b, v25.4b[1]
+	WORD $0x4fbae375 // sdot v21.4s, v27.16b, v26.4b[1]
+	WORD $0x3dc0385b // ldr q27, [x2, #224]
+	WORD $0x4f0c577b // shl v27.16b, v27.16b, #4
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x3dc0585d // ldr q29, [x2, #352]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57bb // sli v27.16b, v29.16b, #2
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4fb8e36e // sdot v14.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb9e372 // sdot v18.4s, v27.16b, v25.4b[1]
+	WORD $0x4fbae376 // sdot v22.4s, v27.16b, v26.4b[1]
+	WORD $0x3dc03c5b // ldr q27, [x2, #240]
+	WORD $0x4f0c577b // shl v27.16b, v27.16b, #4
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x3dc05c5d // ldr q29, [x2, #368]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57bb // sli v27.16b, v29.16b, #2
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4fb8e36f // sdot v15.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb9e373 // sdot v19.4s, v27.16b, v25.4b[1]
+	WORD $0x4fbae377 // sdot v23.4s, v27.16b, v26.4b[1]
+	WORD $0x3dc0305b // ldr q27, [x2, #192]
+	WORD $0x4f0a577b // shl v27.16b, v27.16b, #2
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x3dc0505d // ldr q29, [x2, #320]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57bb // sli v27.16b, v29.16b, #2
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4f98eb6c // sdot v12.4s, v27.16b, v24.4b[2]
+	WORD $0x4f99eb70 // sdot v16.4s, v27.16b, v25.4b[2]
+	WORD $0x4f9aeb74 // sdot v20.4s, v27.16b, v26.4b[2]
+	WORD $0x3dc0345b // ldr q27, [x2, #208]
+	WORD $0x4f0a577b // shl v27.16b, v27.16b, #2
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x3dc0545d // ldr q29, [x2, #336]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57bb // sli v27.16b, v29.16b, #2
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4f98eb6d // sdot v13.4s, v27.16b, v24.4b[2]
+	WORD $0x4f99eb71 // sdot v17.4s, v27.16b, v25.4b[2]
+	WORD $0x4f9aeb75 // sdot v21.4s, v27.16b, v26.4b[2]
+	WORD $0x3dc0385b // ldr q27, [x2, #224]
+	WORD $0x4f0a577b // shl v27.16b, v27.16b, #2
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x3dc0585d // ldr q29, [x2, #352]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57bb // sli v27.16b, v29.16b, #2
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4f98eb6e // sdot v14.4s, v27.16b, v24.4b[2]
+	WORD $0x4f99eb72 // sdot v18.4s, v27.16b, v25.4b[2]
+	WORD $0x4f9aeb76 // sdot v22.4s, v27.16b, v26.4b[2]
+	WORD $0x3dc03c5b // ldr q27, [x2, #240]
+	WORD $0x4f0a577b // shl v27.16b, v27.16b, #2
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x3dc05c5d // ldr q29, [x2, #368]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57bb // sli v27.16b, v29.16b, #2
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4f98eb6f // sdot v15.4s, v27.16b, v24.4b[2]
+	WORD $0x4f99eb73 // sdot v19.4s, v27.16b, v25.4b[2]
+	WORD $0x4f9aeb77 // sdot v23.4s, v27.16b, v26.4b[2]
+	WORD $0x3dc0305b // ldr q27, [x2, #192]
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x3dc0505d // ldr q29, [x2, #320]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57bb // sli v27.16b, v29.16b, #2
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4fb8eb6c // sdot v12.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb9eb70 // sdot v16.4s, v27.16b, v25.4b[3]
+	WORD $0x4fbaeb74 // sdot v20.4s, v27.16b, v26.4b[3]
+	WORD $0x3dc0345b // ldr q27, [x2, #208]
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x3dc0545d // ldr q29, [x2, #336]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57bb // sli v27.16b, v29.16b, #2
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4fb8eb6d // sdot v13.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb9eb71 // sdot v17.4s, v27.16b, v25.4b[3]
+	WORD $0x4fbaeb75 // sdot v21.4s, v27.16b, v26.4b[3]
+	WORD $0x3dc0385b // ldr q27, [x2, #224]
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x3dc0585d // ldr q29, [x2, #352]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57bb // sli v27.16b, v29.16b, #2
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4fb8eb6e // sdot v14.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb9eb72 // sdot v18.4s, v27.16b, v25.4b[3]
+	WORD $0x4fbaeb76 // sdot v22.4s, v27.16b, v26.4b[3]
+	WORD $0x3dc03c5b // ldr q27, [x2, #240]
+	WORD $0x6f0a077b // ushr v27.16b, v27.16b, #6
+	WORD $0x3dc05c5d // ldr q29, [x2, #368]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0a57bb // sli v27.16b, v29.16b, #2
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4fb8eb6f // sdot v15.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb9eb73 // sdot v19.4s, v27.16b, v25.4b[3]
+	WORD $0x4fbaeb77 // sdot v23.4s, v27.16b, v26.4b[3]
+	WORD $0xfd400098 // ldr d24, [x4]
+	WORD $0x0f08a718 // sxtl v24.8h, v24.8b
+	WORD $0x4f300719 // sshr v25.4s, v24.4s, #16
+	WORD $0x4f305718 // shl v24.4s, v24.4s, #16
+	WORD $0x4f300718 // sshr v24.4s, v24.4s, #16
+	WORD $0xfd40007a // ldr d26, [x3]
+	WORD $0x0e217b5a // fcvtl v26.4s, v26.4h
+	WORD $0x4eb89c00 // mul v0.4s, v0.4s, v24.4s
+	WORD $0x4eb99580 // mla v0.4s, v12.4s, v25.4s
+	WORD $0x4e21d800 // scvtf v0.4s, v0.4s
+	WORD $0x6e3adc00 // fmul v0.4s, v0.4s, v26.4s
+	WORD $0xbd4000db // ldr s27, [x6]
+	WORD $0x3dc000fc // ldr q28, [x7]
+	WORD $0x4f9b101c // fmla v28.4s, v0.4s, v27.s[0]
+	WORD $0x3d8000fc // str q28, [x7]
+	WORD $0x4eb89c84 // mul v4.4s, v4.4s, v24.4s
+	WORD $0x4eb99604 // mla v4.4s, v16.4s, v25.4s
+	WORD $0x4e21d884 // scvtf v4.4s, v4.4s
+	WORD $0x6e3adc84 // fmul v4.4s, v4.4s, v26.4s
+	WORD $0xbd40017b // ldr s27, [x11]
+	WORD $0x3dc001bc // ldr q28, [x13]
+	WORD $0x4f9b109c // fmla v28.4s, v4.4s, v27.s[0]
+	WORD $0x3d8001bc // str q28, [x13]
+	WORD $0x4eb89d08 // mul v8.4s, v8.4s, v24.4s
+	WORD $0x4eb99688 // mla v8.4s, v20.4s, v25.4s
+	WORD $0x4e21d908 // scvtf v8.4s, v8.4s
+	WORD $0x6e3add08 // fmul v8.4s, v8.4s, v26.4s
+	WORD $0xbd40019b // ldr s27, [x12]
+	WORD $0x3dc001dc // ldr q28, [x14]
+	WORD $0x4f9b111c // fmla v28.4s, v8.4s, v27.s[0]
+	WORD $0x3d8001dc // str q28, [x14]
+	WORD $0xfd400498 // ldr d24, [x4, #8]
+	WORD $0x0f08a718 // sxtl v24.8h, v24.8b
+	WORD $0x4f300719 // sshr v25.4s, v24.4s, #16
+	WORD $0x4f305718 // shl v24.4s, v24.4s, #16
+	WORD $0x4f300718 // sshr v24.4s, v24.4s, #16
+	WORD $0xfd40047a // ldr d26, [x3, #8]
+	WORD $0x0e217b5a // fcvtl v26.4s, v26.4h
+	WORD $0x4eb89c21 // mul v1.4s, v1.4s, v24.4s
+	WORD $0x4eb995a1 // mla v1.4s, v13.4s, v25.4s
+	WORD $0x4e21d821 // scvtf v1.4s, v1.4s
+	WORD $0x6e3adc21 // fmul v1.4s, v1.4s, v26.4s
+	WORD $0xbd4000db // ldr s27, [x6]
+	WORD $0x3dc004fc // ldr q28, [x7, #16]
+	WORD $0x4f9b103c // fmla v28.4s, v1.4s, v27.s[0]
+	WORD $0x3d8004fc // str q28, [x7, #16]
+	WORD $0x4eb89ca5 // mul v5.4s, v5.4s, v24.4s
+	WORD $0x4eb99625 // mla v5.4s, v17.4s, v25.4s
+	WORD $0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD $0x6e3adca5 // fmul v5.4s, v5.4s, v26.4s
+	WORD $0xbd40017b // ldr s27, [x11]
+	WORD $0x3dc005bc // ldr q28, [x13, #16]
+	WORD $0x4f9b10bc // fmla v28.4s, v5.4s, v27.s[0]
+	WORD $0x3d8005bc // str q28, [x13, #16]
+	WORD $0x4eb89d29 // mul v9.4s, v9.4s, v24.4s
+	WORD $0x4eb996a9 // mla v9.4s, v21.4s, v25.4s
+	WORD $0x4e21d929 // scvtf v9.4s, v9.4s
+	WORD $0x6e3add29 // fmul v9.4s, v9.4s, v26.4s
+	WORD $0xbd40019b // ldr s27, [x12]
+	WORD $0x3dc005dc // ldr q28, [x14, #16]
+	WORD $0x4f9b113c // fmla v28.4s, v9.4s, v27.s[0]
+	WORD $0x3d8005dc // str q28, [x14, #16]
+	WORD $0xfd400898 // ldr d24, [x4, #16]
+	WORD $0x0f08a718 // sxtl v24.8h, v24.8b
+	WORD $0x4f300719 // sshr v25.4s, v24.4s, #16
+	WORD $0x4f305718 // shl v24.4s, v24.4s, #16
+	WORD $0x4f300718 // sshr v24.4s, v24.4s, #16
+	WORD $0xfd40087a // ldr d26, [x3, #16]
+	WORD $0x0e217b5a // fcvtl v26.4s, v26.4h
+	WORD $0x4eb89c42 // mul v2.4s, v2.4s, v24.4s
+	WORD $0x4eb995c2 // mla v2.4s, v14.4s, v25.4s
+	WORD $0x4e21d842 // scvtf v2.4s, v2.4s
+	WORD $0x6e3adc42 // fmul v2.4s, v2.4s, v26.4s
+	WORD $0xbd4000db // ldr s27, [x6]
+	WORD $0x3dc008fc // ldr q28, [x7, #32]
+	WORD $0x4f9b105c // fmla v28.4s, v2.4s, v27.s[0]
+	WORD $0x3d8008fc // str q28, [x7, #32]
+	WORD $0x4eb89cc6 // mul v6.4s, v6.4s, v24.4s
+	WORD $0x4eb99646 // mla v6.4s, v18.4s, v25.4s
+	WORD $0x4e21d8c6 // scvtf v6.4s, v6.4s
+	WORD $0x6e3adcc6 // fmul v6.4s, v6.4s, v26.4s
+	WORD $0xbd40017b // ldr s27, [x11]
+	WORD $0x3dc009bc // ldr q28, [x13, #32]
+	WORD $0x4f9b10dc // fmla v28.4s, v6.4s, v27.s[0]
+	WORD $0x3d8009bc // str q28, [x13, #32]
+	WORD $0x4eb89d4a // mul v10.4s, v10.4s, v24.4s
+	WORD $0x4eb996ca // mla v10.4s, v22.4s, v25.4s
+	WORD $0x4e21d94a // scvtf v10.4s, v10.4s
+	WORD $0x6e3add4a // fmul v10.4s, v10.4s, v26.4s
+	WORD $0xbd40019b // ldr s27, [x12]
+	WORD $0x3dc009dc // ldr q28, [x14, #32]
+	WORD $0x4f9b115c // fmla v28.4s, v10.4s, v27.s[0]
+	WORD $0x3d8009dc // str q28, [x14, #32]
+	WORD $0xfd400c98 // ldr d24, [x4, #24]
+	WORD $0x0f08a718 // sxtl v24.8h, v24.8b
+	WORD $0x4f300719 // sshr v25.4s, v24.4s, #16
+	WORD $0x4f305718 // shl v24.4s, v24.4s, #16
+	WORD $0x4f300718 // sshr v24.4s, v24.4s, #16
+	WORD $0xfd400c7a // ldr d26, [x3, #24]
+	WORD $0x0e217b5a // fcvtl v26.4s, v26.4h
+	WORD $0x4eb89c63 // mul v3.4s, v3.4s, v24.4s
+	WORD $0x4eb995e3 // mla v3.4s, v15.4s, v25.4s
+	WORD $0x4e21d863 // scvtf v3.4s, v3.4s
+	WORD $0x6e3adc63 // fmul v3.4s, v3.4s, v26.4s
+	WORD $0xbd4000db // ldr s27, [x6]
+	WORD $0x3dc00cfc // ldr q28, [x7, #48]
+	WORD $0x4f9b107c // fmla v28.4s, v3.4s, v27.s[0]
+	WORD $0x3d800cfc // str q28, [x7, #48]
+	WORD $0x4eb89ce7 // mul v7.4s, v7.4s, v24.4s
+	WORD $0x4eb99667 // mla v7.4s, v19.4s, v25.4s
+	WORD $0x4e21d8e7 // scvtf v7.4s, v7.4s
+	WORD $0x6e3adce7 // fmul v7.4s, v7.4s, v26.4s
+	WORD $0xbd40017b // ldr s27, [x11]
+	WORD $0x3dc00dbc // ldr q28, [x13, #48]
+	WORD $0x4f9b10fc // fmla v28.4s, v7.4s, v27.s[0]
+	WORD $0x3d800dbc // str q28, [x13, #48]
+	WORD $0x4eb89d6b // mul v11.4s, v11.4s, v24.4s
+	WORD $0x4eb996eb // mla v11.4s, v23.4s, v25.4s
+	WORD $0x4e21d96b // scvtf v11.4s, v11.4s
+	WORD $0x6e3add6b // fmul v11.4s, v11.4s, v26.4s
+	WORD $0xbd40019b // ldr s27, [x12]
+	WORD $0x3dc00ddc // ldr q28, [x14, #48]
+	WORD $0x4f9b117c // fmla v28.4s, v11.4s, v27.s[0]
+	WORD $0x3d800ddc // str q28, [x14, #48]
+	ADD $448, R2
+	ADD $448, R4
+	ADD $32, R5
+	ADD $8, R6
+	ADD $32, R9
+	ADD $8, R11
+	ADD $32, R10
+	ADD $8, R12
+	SUB $1, R1
+	TST $7, R1
+	BNE loop3
+	ADD $64, R2
+	ADD $64, R4
+	ADD $3648, R3
+	CBNZ R1, loop3
+	ADD $1, R0
+	CMP $2, R0
+	BNE half3
+	RET
+
+// func p4kNEON(rows int, w *byte, blocks int, q *int8, s *float32, n *int32, y *float32, stride int)
+TEXT ·p4kNEON(SB), NOSPLIT, $0-64
+	MOVD rows+0(FP), R0
+	CMP $5, R0
+	BEQ rows5
+	CMP $4, R0
+	BEQ rows4
+	CMP $3, R0
+	BEQ rows3
+	CMP $2, R0
+	BEQ rows2
+	WORD $0x4f00e5fe // movi v30.16b, #0xf
+	MOVD $0x4b400000, R0
+	VDUP R0, V31.S4
+	MOVD $0, R0
+	MOVD blocks+16(FP), R1
+	MOVD w+8(FP), R2
+	ADD R0<<5, R2, R3
+	ADD R0<<4, R2, R4
+	ADD $128, R4
+	ADD R0<<6, R2, R2
+	ADD $128, R2
+	MOVD q+24(FP), R5
+	MOVD s+32(FP), R6
+	MOVD y+48(FP), R7
+	ADD R0<<6, R7, R7
+	WORD $0x4f000408 // movi v8.4s, #0x0
+	WORD $0x4f000409 // movi v9.4s, #0x0
+	WORD $0x4f00040a // movi v10.4s, #0x0
+	WORD $0x4f00040b // movi v11.4s, #0x0
+	WORD $0x4f00040c // movi v12.4s, #0x0
+	WORD $0x4f00040d // movi v13.4s, #0x0
+	WORD $0x4f00040e // movi v14.4s, #0x0
+	WORD $0x4f00040f // movi v15.4s, #0x0
+loop1:
+	WORD $0x4ebf1fe0 // mov v0.16b, v31.16b
+	WORD $0x4ebf1fe1 // mov v1.16b, v31.16b
+	WORD $0x4ebf1fe2 // mov v2.16b, v31.16b
+	WORD $0x4ebf1fe3 // mov v3.16b, v31.16b
+	WORD $0x4ebf1fe4 // mov v4.16b, v31.16b
+	WORD $0x4ebf1fe5 // mov v5.16b, v31.16b
+	WORD $0x4ebf1fe6 // mov v6.16b, v31.16b
+	WORD $0x4ebf1fe7 // mov v7.16b, v31.16b
+	WORD $0x3dc000b0 // ldr q16, [x5]
+	WORD $0xad424851 // ldp q17, q18, [x2, #64]
+	WORD $0xad435053 // ldp q19, q20, [x2, #96]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x4f90e220 // sdot v0.4s, v17.16b, v16.4b[0]
+	WORD $0x4f90e241 // sdot v1.4s, v18.16b, v16.4b[0]
+	WORD $0x4f90e262 // sdot v2.4s, v19.16b, v16.4b[0]
+	WORD $0x4f90e283 // sdot v3.4s, v20.16b, v16.4b[0]
+	WORD $0x4fb0e2a0 // sdot v0.4s, v21.16b, v16.4b[1]
+	WORD $0x4fb0e2c1 // sdot v1.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb0e2e2 // sdot v2.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb0e303 // sdot v3.4s, v24.16b, v16.4b[1]
+	WORD $0xad444851 // ldp q17, q18, [x2, #128]
+	WORD $0xad455053 // ldp q19, q20, [x2, #160]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x4f90e224 // sdot v4.4s, v17.16b, v16.4b[0]
+	WORD $0x4f90e245 // sdot v5.4s, v18.16b, v16.4b[0]
+	WORD $0x4f90e266 // sdot v6.4s, v19.16b, v16.4b[0]
+	WORD $0x4f90e287 // sdot v7.4s, v20.16b, v16.4b[0]
+	WORD $0x4fb0e2a4 // sdot v4.4s, v21.16b, v16.4b[1]
+	WORD $0x4fb0e2c5 // sdot v5.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb0e2e6 // sdot v6.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb0e307 // sdot v7.4s, v24.16b, v16.4b[1]
+	WORD $0xad464851 // ldp q17, q18, [x2, #192]
+	WORD $0xad475053 // ldp q19, q20, [x2, #224]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x4f90ea20 // sdot v0.4s, v17.16b, v16.4b[2]
+	WORD $0x4f90ea41 // sdot v1.4s, v18.16b, v16.4b[2]
+	WORD $0x4f90ea62 // sdot v2.4s, v19.16b, v16.4b[2]
+	WORD $0x4f90ea83 // sdot v3.4s, v20.16b, v16.4b[2]
+	WORD $0x4fb0eaa0 // sdot v0.4s, v21.16b, v16.4b[3]
+	WORD $0x4fb0eac1 // sdot v1.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb0eae2 // sdot v2.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb0eb03 // sdot v3.4s, v24.16b, v16.4b[3]
+	WORD $0xad484851 // ldp q17, q18, [x2, #256]
+	WORD $0xad495053 // ldp q19, q20, [x2, #288]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x4f90ea24 // sdot v4.4s, v17.16b, v16.4b[2]
+	WORD $0x4f90ea45 // sdot v5.4s, v18.16b, v16.4b[2]
+	WORD $0x4f90ea66 // sdot v6.4s, v19.16b, v16.4b[2]
+	WORD $0x4f90ea87 // sdot v7.4s, v20.16b, v16.4b[2]
+	WORD $0x4fb0eaa4 // sdot v4.4s, v21.16b, v16.4b[3]
+	WORD $0x4fb0eac5 // sdot v5.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb0eae6 // sdot v6.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb0eb07 // sdot v7.4s, v24.16b, v16.4b[3]
+	WORD $0x3dc004b0 // ldr q16, [x5, #16]
+	WORD $0xad4a4851 // ldp q17, q18, [x2, #320]
+	WORD $0xad4b5053 // ldp q19, q20, [x2, #352]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x4f90e220 // sdot v0.4s, v17.16b, v16.4b[0]
+	WORD $0x4f90e241 // sdot v1.4s, v18.16b, v16.4b[0]
+	WORD $0x4f90e262 // sdot v2.4s, v19.16b, v16.4b[0]
+	WORD $0x4f90e283 // sdot v3.4s, v20.16b, v16.4b[0]
+	WORD $0x4fb0e2a0 // sdot v0.4s, v21.16b, v16.4b[1]
+	WORD $0x4fb0e2c1 // sdot v1.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb0e2e2 // sdot v2.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb0e303 // sdot v3.4s, v24.16b, v16.4b[1]
+	WORD $0xad4c4851 // ldp q17, q18, [x2, #384]
+	WORD $0xad4d5053 // ldp q19, q20, [x2, #416]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x4f90e224 // sdot v4.4s, v17.16b, v16.4b[0]
+	WORD $0x4f90e245 // sdot v5.4s, v18.16b, v16.4b[0]
+	WORD $0x4f90e266 // sdot v6.4s, v19.16b, v16.4b[0]
+	WORD $0x4f90e287 // sdot v7.4s, v20.16b, v16.4b[0]
+	WORD $0x4fb0e2a4 // sdot v4.4s, v21.16b, v16.4b[1]
+	WORD $0x4fb0e2c5 // sdot v5.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb0e2e6 // sdot v6.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb0e307 // sdot v7.4s, v24.16b, v16.4b[1]
+	WORD $0xad4e4851 // ldp q17, q18, [x2, #448]
+	WORD $0xad4f5053 // ldp q19, q20, [x2, #480]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x4f90ea20 // sdot v0.4s, v17.16b, v16.4b[2]
+	WORD $0x4f90ea41 // sdot v1.4s, v18.16b, v16.4b[2]
+	WORD $0x4f90ea62 // sdot v2.4s, v19.16b, v16.4b[2]
+	WORD $0x4f90ea83 // sdot v3.4s, v20.16b, v16.4b[2]
+	WORD $0x4fb0eaa0 // sdot v0.4s, v21.16b, v16.4b[3]
+	WORD $0x4fb0eac1 // sdot v1.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb0eae2 // sdot v2.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb0eb03 // sdot v3.4s, v24.16b, v16.4b[3]
+	WORD $0xad504851 // ldp q17, q18, [x2, #512]
+	WORD $0xad515053 // ldp q19, q20, [x2, #544]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x4f90ea24 // sdot v4.4s, v17.16b, v16.4b[2]
+	WORD $0x4f90ea45 // sdot v5.4s, v18.16b, v16.4b[2]
+	WORD $0x4f90ea66 // sdot v6.4s, v19.16b, v16.4b[2]
+	WORD $0x4f90ea87 // sdot v7.4s, v20.16b, v16.4b[2]
+	WORD $0x4fb0eaa4 // sdot v4.4s, v21.16b, v16.4b[3]
+	WORD $0x4fb0eac5 // sdot v5.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb0eae6 // sdot v6.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb0eb07 // sdot v7.4s, v24.16b, v16.4b[3]
+	WORD $0xfd400090 // ldr d16, [x4]
+	WORD $0x2f08a610 // uxtl v16.8h, v16.8b
+	WORD $0x4f10a611 // sxtl2 v17.4s, v16.8h
+	WORD $0x0f10a610 // sxtl v16.4s, v16.4h
+	WORD $0x4e21da10 // scvtf v16.4s, v16.4s
+	WORD $0x4e21da31 // scvtf v17.4s, v17.4s
+	WORD $0x3dc00074 // ldr q20, [x3]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0x6e34de10 // fmul v16.4s, v16.4s, v20.4s
+	WORD $0x6e35de31 // fmul v17.4s, v17.4s, v21.4s
+	WORD $0xfd401092 // ldr d18, [x4, #32]
+	WORD $0x2f08a652 // uxtl v18.8h, v18.8b
+	WORD $0x4f10a653 // sxtl2 v19.4s, v18.8h
+	WORD $0x0f10a652 // sxtl v18.4s, v18.4h
+	WORD $0x4e21da52 // scvtf v18.4s, v18.4s
+	WORD $0x4e21da73 // scvtf v19.4s, v19.4s
+	WORD $0x3dc01074 // ldr q20, [x3, #64]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0x6e34de52 // fmul v18.4s, v18.4s, v20.4s
+	WORD $0x6e35de73 // fmul v19.4s, v19.4s, v21.4s
+	WORD $0xfd4000d6 // ldr d22, [x6]
+	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
+	WORD $0x6e30dc00 // fmul v0.4s, v0.4s, v16.4s
+	WORD $0x4f961008 // fmla v8.4s, v0.4s, v22.s[0]
+	WORD $0x4fb61248 // fmla v8.4s, v18.4s, v22.s[1]
+	WORD $0x4ebfd421 // fsub v1.4s, v1.4s, v31.4s
+	WORD $0x6e31dc21 // fmul v1.4s, v1.4s, v17.4s
+	WORD $0x4f961029 // fmla v9.4s, v1.4s, v22.s[0]
+	WORD $0x4fb61269 // fmla v9.4s, v19.4s, v22.s[1]
+	WORD $0xfd400490 // ldr d16, [x4, #8]
+	WORD $0x2f08a610 // uxtl v16.8h, v16.8b
+	WORD $0x4f10a611 // sxtl2 v17.4s, v16.8h
+	WORD $0x0f10a610 // sxtl v16.4s, v16.4h
+	WORD $0x4e21da10 // scvtf v16.4s, v16.4s
+	WORD $0x4e21da31 // scvtf v17.4s, v17.4s
+	WORD $0x3dc00474 // ldr q20, [x3, #16]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0x6e34de10 // fmul v16.4s, v16.4s, v20.4s
+	WORD $0x6e35de31 // fmul v17.4s, v17.4s, v21.4s
+	WORD $0xfd401492 // ldr d18, [x4, #40]
+	WORD $0x2f08a652 // uxtl v18.8h, v18.8b
+	WORD $0x4f10a653 // sxtl2 v19.4s, v18.8h
+	WORD $0x0f10a652 // sxtl v18.4s, v18.4h
+	WORD $0x4e21da52 // scvtf v18.4s, v18.4s
+	WORD $0x4e21da73 // scvtf v19.4s, v19.4s
+	WORD $0x3dc01474 // ldr q20, [x3, #80]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0x6e34de52 // fmul v18.4s, v18.4s, v20.4s
+	WORD $0x6e35de73 // fmul v19.4s, v19.4s, v21.4s
+	WORD $0xfd4000d6 // ldr d22, [x6]
+	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
+	WORD $0x6e30dc42 // fmul v2.4s, v2.4s, v16.4s
+	WORD $0x4f96104a // fmla v10.4s, v2.4s, v22.s[0]
+	WORD $0x4fb6124a // fmla v10.4s, v18.4s, v22.s[1]
+	WORD $0x4ebfd463 // fsub v3.4s, v3.4s, v31.4s
+	WORD $0x6e31dc63 // fmul v3.4s, v3.4s, v17.4s
+	WORD $0x4f96106b // fmla v11.4s, v3.4s, v22.s[0]
+	WORD $0x4fb6126b // fmla v11.4s, v19.4s, v22.s[1]
+	WORD $0xfd400890 // ldr d16, [x4, #16]
+	WORD $0x2f08a610 // uxtl v16.8h, v16.8b
+	WORD $0x4f10a611 // sxtl2 v17.4s, v16.8h
+	WORD $0x0f10a610 // sxtl v16.4s, v16.4h
+	WORD $0x4e21da10 // scvtf v16.4s, v16.4s
+	WORD $0x4e21da31 // scvtf v17.4s, v17.4s
+	WORD $0x3dc00874 // ldr q20, [x3, #32]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0x6e34de10 // fmul v16.4s, v16.4s, v20.4s
+	WORD $0x6e35de31 // fmul v17.4s, v17.4s, v21.4s
+	WORD $0xfd401892 // ldr d18, [x4, #48]
+	WORD $0x2f08a652 // uxtl v18.8h, v18.8b
+	WORD $0x4f10a653 // sxtl2 v19.4s, v18.8h
+	WORD $0x0f10a652 // sxtl v18.4s, v18.4h
+	WORD $0x4e21da52 // scvtf v18.4s, v18.4s
+	WORD $0x4e21da73 // scvtf v19.4s, v19.4s
+	WORD $0x3dc01874 // ldr q20, [x3, #96]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0x6e34de52 // fmul v18.4s, v18.4s, v20.4s
+	WORD $0x6e35de73 // fmul v19.4s, v19.4s, v21.4s
+	WORD $0xfd4000d6 // ldr d22, [x6]
+	WORD $0x4ebfd484 // fsub v4.4s, v4.4s, v31.4s
+	WORD $0x6e30dc84 // fmul v4.4s, v4.4s, v16.4s
+	WORD $0x4f96108c // fmla v12.4s, v4.4s, v22.s[0]
+	WORD $0x4fb6124c // fmla v12.4s, v18.4s, v22.s[1]
+	WORD $0x4ebfd4a5 // fsub v5.4s, v5.4s, v31.4s
+	WORD $0x6e31dca5 // fmul v5.4s, v5.4s, v17.4s
+	WORD $0x4f9610ad // fmla v13.4s, v5.4s, v22.s[0]
+	WORD $0x4fb6126d // fmla v13.4s, v19.4s, v22.s[1]
+	WORD $0xfd400c90 // ldr d16, [x4, #24]
+	WORD $0x2f08a610 // uxtl v16.8h, v16.8b
+	WORD $0x4f10a611 // sxtl2 v17.4s, v16.8h
+	WORD $0x0f10a610 // sxtl v16.4s, v16.4h
+	WORD $0x4e21da10 // scvtf v16.4s, v16.4s
+	WORD $0x4e21da31 // scvtf v17.4s, v17.4s
+	WORD $0x3dc00c74 // ldr q20, [x3, #48]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0x6e34de10 // fmul v16.4s, v16.4s, v20.4s
+	WORD $0x6e35de31 // fmul v17.4s, v17.4s, v21.4s
+	WORD $0xfd401c92 // ldr d18, [x4, #56]
+	WORD $0x2f08a652 // uxtl v18.8h, v18.8b
+	WORD $0x4f10a653 // sxtl2 v19.4s, v18.8h
+	WORD $0x0f10a652 // sxtl v18.4s, v18.4h
+	WORD $0x4e21da52 // scvtf v18.4s, v18.4s
+	WORD $0x4e21da73 // scvtf v19.4s, v19.4s
+	WORD $0x3dc01c74 // ldr q20, [x3, #112]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0x6e34de52 // fmul v18.4s, v18.4s, v20.4s
+	WORD $0x6e35de73 // fmul v19.4s, v19.4s, v21.4s
+	WORD $0xfd4000d6 // ldr d22, [x6]
+	WORD $0x4ebfd4c6 // fsub v6.4s, v6.4s, v31.4s
+	WORD $0x6e30dcc6 // fmul v6.4s, v6.4s, v16.4s
+	WORD $0x4f9610ce // fmla v14.4s, v6.4s, v22.s[0]
+	WORD $0x4fb6124e // fmla v14.4s, v18.4s, v22.s[1]
+	WORD $0x4ebfd4e7 // fsub v7.4s, v7.4s, v31.4s
+	WORD $0x6e31dce7 // fmul v7.4s, v7.4s, v17.4s
+	WORD $0x4f9610ef // fmla v15.4s, v7.4s, v22.s[0]
+	WORD $0x4fb6126f // fmla v15.4s, v19.4s, v22.s[1]
+	ADD $576, R2
+	ADD $576, R4
+	ADD $32, R5
+	ADD $8, R6
+	SUB $1, R1
+	TST $7, R1
+	BNE loop1
+	ADD $128, R2
+	ADD $128, R4
+	ADD $4736, R3
+	CBNZ R1, loop1
+	WORD $0xad0024e8 // stp q8, q9, [x7]
+	WORD $0xad012cea // stp q10, q11, [x7, #32]
+	WORD $0xad0234ec // stp q12, q13, [x7, #64]
+	WORD $0xad033cee // stp q14, q15, [x7, #96]
+	RET
+rows2:
+	WORD $0x4f00e5fe // movi v30.16b, #0xf
+	MOVD $0x4b400000, R0
+	VDUP R0, V31.S4
+	MOVD $0, R0
+half2:
+	MOVD blocks+16(FP), R1
+	MOVD w+8(FP), R2
+	ADD R0<<5, R2, R3
+	ADD R0<<4, R2, R4
+	ADD $128, R4
+	ADD R0<<6, R2, R2
+	ADD $128, R2
+	MOVD q+24(FP), R5
+	MOVD s+32(FP), R6
+	MOVD y+48(FP), R7
+	ADD R0<<6, R7, R7
+	LSL $5, R1, R8
+	ADD R8<<0, R5, R9
+	LSL $3, R1, R8
+	ADD R8<<0, R6, R10
+	MOVD stride+56(FP), R8
+	ADD R8<<0, R7, R11
+	WORD $0x4f000408 // movi v8.4s, #0x0
+	WORD $0x4f000409 // movi v9.4s, #0x0
+	WORD $0x4f00040a // movi v10.4s, #0x0
+	WORD $0x4f00040b // movi v11.4s, #0x0
+	WORD $0x4f00040c // movi v12.4s, #0x0
+	WORD $0x4f00040d // movi v13.4s, #0x0
+	WORD $0x4f00040e // movi v14.4s, #0x0
+	WORD $0x4f00040f // movi v15.4s, #0x0
+loop2:
+	WORD $0x4ebf1fe0 // mov v0.16b, v31.16b
+	WORD $0x4ebf1fe1 // mov v1.16b, v31.16b
+	WORD $0x4ebf1fe2 // mov v2.16b, v31.16b
+	WORD $0x4ebf1fe3 // mov v3.16b, v31.16b
+	WORD $0x4ebf1fe4 // mov v4.16b, v31.16b
+	WORD $0x4ebf1fe5 // mov v5.16b, v31.16b
+	WORD $0x4ebf1fe6 // mov v6.16b, v31.16b
+	WORD $0x4ebf1fe7 // mov v7.16b, v31.16b
+	WORD $0x3dc000b0 // ldr q16, [x5]
+	WORD $0x3dc00131 // ldr q17, [x9]
+	WORD $0xad424c52 // ldp q18, q19, [x2, #64]
+	WORD $0xad435454 // ldp q20, q21, [x2, #96]
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x6f0c06b9 // ushr v25.16b, v21.16b, #4
+	WORD $0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD $0x4f90e240 // sdot v0.4s, v18.16b, v16.4b[0]
+	WORD $0x4f91e244 // sdot v4.4s, v18.16b, v17.4b[0]
+	WORD $0x4f90e261 // sdot v1.4s, v19.16b, v16.4b[0]
+	WORD $0x4f91e265 // sdot v5.4s, v19.16b, v17.4b[0]
+	WORD $0x4f90e282 // sdot v2.4s, v20.16b, v16.4b[0]
+	WORD $0x4f91e286 // sdot v6.4s, v20.16b, v17.4b[0]
+	WORD $0x4f90e2a3 // sdot v3.4s, v21.16b, v16.4b[0]
+	WORD $0x4f91e2a7 // sdot v7.4s, v21.16b, v17.4b[0]
+	WORD $0x4fb0e2c0 // sdot v0.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb1e2c4 // sdot v4.4s, v22.16b, v17.4b[1]
+	WORD $0x4fb0e2e1 // sdot v1.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb1e2e5 // sdot v5.4s, v23.16b, v17.4b[1]
+	WORD $0x4fb0e302 // sdot v2.4s, v24.16b, v16.4b[1]
+	WORD $0x4fb1e306 // sdot v6.4s, v24.16b, v17.4b[1]
+	WORD $0x4fb0e323 // sdot v3.4s, v25.16b, v16.4b[1]
+	WORD $0x4fb1e327 // sdot v7.4s, v25.16b, v17.4b[1]
+	WORD $0xad464c52 // ldp q18, q19, [x2, #192]
+	WORD $0xad475454 // ldp q20, q21, [x2, #224]
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x6f0c06b9 // ushr v25.16b, v21.16b, #4
+	WORD $0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD $0x4f90ea40 // sdot v0.4s, v18.16b, v16.4b[2]
+	WORD $0x4f91ea44 // sdot v4.4s, v18.16b, v17.4b[2]
+	WORD $0x4f90ea61 // sdot v1.4s, v19.16b, v16.4b[2]
+	WORD $0x4f91ea65 // sdot v5.4s, v19.16b, v17.4b[2]
+	WORD $0x4f90ea82 // sdot v2.4s, v20.16b, v16.4b[2]
+	WORD $0x4f91ea86 // sdot v6.4s, v20.16b, v17.4b[2]
+	WORD $0x4f90eaa3 // sdot v3.4s, v21.16b, v16.4b[2]
+	WORD $0x4f91eaa7 // sdot v7.4s, v21.16b, v17.4b[2]
+	WORD $0x4fb0eac0 // sdot v0.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb1eac4 // sdot v4.4s, v22.16b, v17.4b[3]
+	WORD $0x4fb0eae1 // sdot v1.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb1eae5 // sdot v5.4s, v23.16b, v17.4b[3]
+	WORD $0x4fb0eb02 // sdot v2.4s, v24.16b, v16.4b[3]
+	WORD $0x4fb1eb06 // sdot v6.4s, v24.16b, v17.4b[3]
+	WORD $0x4fb0eb23 // sdot v3.4s, v25.16b, v16.4b[3]
+	WORD $0x4fb1eb27 // sdot v7.4s, v25.16b, v17.4b[3]
+	WORD $0x3dc004b0 // ldr q16, [x5, #16]
+	WORD $0x3dc00531 // ldr q17, [x9, #16]
+	WORD $0xad4a4c52 // ldp q18, q19, [x2, #320]
+	WORD $0xad4b5454 // ldp q20, q21, [x2, #352]
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x6f0c06b9 // ushr v25.16b, v21.16b, #4
+	WORD $0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD $0x4f90e240 // sdot v0.4s, v18.16b, v16.4b[0]
+	WORD $0x4f91e244 // sdot v4.4s, v18.16b, v17.4b[0]
+	WORD $0x4f90e261 // sdot v1.4s, v19.16b, v16.4b[0]
+	WORD $0x4f91e265 // sdot v5.4s, v19.16b, v17.4b[0]
+	WORD $0x4f90e282 // sdot v2.4s, v20.16b, v16.4b[0]
+	WORD $0x4f91e286 // sdot v6.4s, v20.16b, v17.4b[0]
+	WORD $0x4f90e2a3 // sdot v3.4s, v21.16b, v16.4b[0]
+	WORD $0x4f91e2a7 // sdot v7.4s, v21.16b, v17.4b[0]
+	WORD $0x4fb0e2c0 // sdot v0.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb1e2c4 // sdot v4.4s, v22.16b, v17.4b[1]
+	WORD $0x4fb0e2e1 // sdot v1.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb1e2e5 // sdot v5.4s, v23.16b, v17.4b[1]
+	WORD $0x4fb0e302 // sdot v2.4s, v24.16b, v16.4b[1]
+	WORD $0x4fb1e306 // sdot v6.4s, v24.16b, v17.4b[1]
+	WORD $0x4fb0e323 // sdot v3.4s, v25.16b, v16.4b[1]
+	WORD $0x4fb1e327 // sdot v7.4s, v25.16b, v17.4b[1]
+	WORD $0xad4e4c52 // ldp q18, q19, [x2, #448]
+	WORD $0xad4f5454 // ldp q20, q21, [x2, #480]
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x6f0c06b9 // ushr v25.16b, v21.16b, #4
+	WORD $0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD $0x4f90ea40 // sdot v0.4s, v18.16b, v16.4b[2]
+	WORD $0x4f91ea44 // sdot v4.4s, v18.16b, v17.4b[2]
+	WORD $0x4f90ea61 // sdot v1.4s, v19.16b, v16.4b[2]
+	WORD $0x4f91ea65 // sdot v5.4s, v19.16b, v17.4b[2]
+	WORD $0x4f90ea82 // sdot v2.4s, v20.16b, v16.4b[2]
+	WORD $0x4f91ea86 // sdot v6.4s, v20.16b, v17.4b[2]
+	WORD $0x4f90eaa3 // sdot v3.4s, v21.16b, v16.4b[2]
+	WORD $0x4f91eaa7 // sdot v7.4s, v21.16b, v17.4b[2]
+	WORD $0x4fb0eac0 // sdot v0.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb1eac4 // sdot v4.4s, v22.16b, v17.4b[3]
+	WORD $0x4fb0eae1 // sdot v1.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb1eae5 // sdot v5.4s, v23.16b, v17.4b[3]
+	WORD $0x4fb0eb02 // sdot v2.4s, v24.16b, v16.4b[3]
+	WORD $0x4fb1eb06 // sdot v6.4s, v24.16b, v17.4b[3]
+	WORD $0x4fb0eb23 // sdot v3.4s, v25.16b, v16.4b[3]
+	WORD $0x4fb1eb27 // sdot v7.4s, v25.16b, v17.4b[3]
+	WORD $0xfd400090 // ldr d16, [x4]
+	WORD $0x2f08a610 // uxtl v16.8h, v16.8b
+	WORD $0x4f10a611 // sxtl2 v17.4s, v16.8h
+	WORD $0x0f10a610 // sxtl v16.4s, v16.4h
+	WORD $0x4e21da10 // scvtf v16.4s, v16.4s
+	WORD $0x4e21da31 // scvtf v17.4s, v17.4s
+	WORD $0x3dc00074 // ldr q20, [x3]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0x6e34de10 // fmul v16.4s, v16.4s, v20.4s
+	WORD $0x6e35de31 // fmul v17.4s, v17.4s, v21.4s
+	WORD $0xfd401092 // ldr d18, [x4, #32]
+	WORD $0x2f08a652 // uxtl v18.8h, v18.8b
+	WORD $0x4f10a653 // sxtl2 v19.4s, v18.8h
+	WORD $0x0f10a652 // sxtl v18.4s, v18.4h
+	WORD $0x4e21da52 // scvtf v18.4s, v18.4s
+	WORD $0x4e21da73 // scvtf v19.4s, v19.4s
+	WORD $0x3dc01074 // ldr q20, [x3, #64]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0x6e34de52 // fmul v18.4s, v18.4s, v20.4s
+	WORD $0x6e35de73 // fmul v19.4s, v19.4s, v21.4s
+	WORD $0xfd4000d6 // ldr d22, [x6]
+	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
+	WORD $0x6e30dc00 // fmul v0.4s, v0.4s, v16.4s
+	WORD $0x4f961008 // fmla v8.4s, v0.4s, v22.s[0]
+	WORD $0x4fb61248 // fmla v8.4s, v18.4s, v22.s[1]
+	WORD $0x4ebfd421 // fsub v1.4s, v1.4s, v31.4s
+	WORD $0x6e31dc21 // fmul v1.4s, v1.4s, v17.4s
+	WORD $0x4f961029 // fmla v9.4s, v1.4s, v22.s[0]
+	WORD $0x4fb61269 // fmla v9.4s, v19.4s, v22.s[1]
+	WORD $0xfd400156 // ldr d22, [x10]
+	WORD $0x4ebfd484 // fsub v4.4s, v4.4s, v31.4s
+	WORD $0x6e30dc84 // fmul v4.4s, v4.4s, v16.4s
+	WORD $0x4f96108c // fmla v12.4s, v4.4s, v22.s[0]
+	WORD $0x4fb6124c // fmla v12.4s, v18.4s, v22.s[1]
+	WORD $0x4ebfd4a5 // fsub v5.4s, v5.4s, v31.4s
+	WORD $0x6e31dca5 // fmul v5.4s, v5.4s, v17.4s
+	WORD $0x4f9610ad // fmla v13.4s, v5.4s, v22.s[0]
+	WORD $0x4fb6126d // fmla v13.4s, v19.4s, v22.s[1]
+	WORD $0xfd400490 // ldr d16, [x4, #8]
+	WORD $0x2f08a610 // uxtl v16.8h, v16.8b
+	WORD $0x4f10a611 // sxtl2 v17.4s, v16.8h
+	WORD $0x0f10a610 // sxtl v16.4s, v16.4h
+	WORD $0x4e21da10 // scvtf v16.4s, v16.4s
+	WORD $0x4e21da31 // scvtf v17.4s, v17.4s
+	WORD $0x3dc00474 // ldr q20, [x3, #16]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0x6e34de10 // fmul v16.4s, v16.4s, v20.4s
+	WORD $0x6e35de31 // fmul v17.4s, v17.4s, v21.4s
+	WORD $0xfd401492 // ldr d18, [x4, #40]
+	WORD $0x2f08a652 // uxtl v18.8h, v18.8b
+	WORD $0x4f10a653 // sxtl2 v19.4s, v18.8h
+	WORD $0x0f10a652 // sxtl v18.4s, v18.4h
+	WORD $0x4e21da52 // scvtf v18.4s, v18.4s
+	WORD $0x4e21da73 // scvtf v19.4s, v19.4s
+	WORD $0x3dc01474 // ldr q20, [x3, #80]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0x6e34de52 // fmul v18.4s, v18.4s, v20.4s
+	WORD $0x6e35de73 // fmul v19.4s, v19.4s, v21.4s
+	WORD $0xfd4000d6 // ldr d22, [x6]
+	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
+	WORD $0x6e30dc42 // fmul v2.4s, v2.4s, v16.4s
+	WORD $0x4f96104a // fmla v10.4s, v2.4s, v22.s[0]
+	WORD $0x4fb6124a // fmla v10.4s, v18.4s, v22.s[1]
+	WORD $0x4ebfd463 // fsub v3.4s, v3.4s, v31.4s
+	WORD $0x6e31dc63 // fmul v3.4s, v3.4s, v17.4s
+	WORD $0x4f96106b // fmla v11.4s, v3.4s, v22.s[0]
+	WORD $0x4fb6126b // fmla v11.4s, v19.4s, v22.s[1]
+	WORD $0xfd400156 // ldr d22, [x10]
+	WORD $0x4ebfd4c6 // fsub v6.4s, v6.4s, v31.4s
+	WORD $0x6e30dcc6 // fmul v6.4s, v6.4s, v16.4s
+	WORD $0x4f9610ce // fmla v14.4s, v6.4s, v22.s[0]
+	WORD $0x4fb6124e // fmla v14.4s, v18.4s, v22.s[1]
+	WORD $0x4ebfd4e7 // fsub v7.4s, v7.4s, v31.4s
+	WORD $0x6e31dce7 // fmul v7.4s, v7.4s, v17.4s
+	WORD $0x4f9610ef // fmla v15.4s, v7.4s, v22.s[0]
+	WORD $0x4fb6126f // fmla v15.4s, v19.4s, v22.s[1]
+	ADD $576, R2
+	ADD $576, R4
+	ADD $32, R5
+	ADD $8, R6
+	ADD $32, R9
+	ADD $8, R10
+	SUB $1, R1
+	TST $7, R1
+	BNE loop2
+	ADD $128, R2
+	ADD $128, R4
+	ADD $4736, R3
+	CBNZ R1, loop2
+	WORD $0xad0024e8 // stp q8, q9, [x7]
+	WORD $0xad012cea // stp q10, q11, [x7, #32]
+	WORD $0xad00356c // stp q12, q13, [x11]
+	WORD $0xad013d6e // stp q14, q15, [x11, #32]
+	ADD $1, R0
+	CMP $2, R0
+	BNE half2
+	RET
+rows3:
+	WORD $0x4f00e5fe // movi v30.16b, #0xf
+	MOVD $0x4b400000, R0
+	VDUP R0, V31.S4
+	MOVD $0, R0
+half3:
+	MOVD blocks+16(FP), R1
+	MOVD w+8(FP), R2
+	ADD R0<<5, R2, R3
+	ADD R0<<4, R2, R4
+	ADD $128, R4
+	ADD R0<<6, R2, R2
+	ADD $128, R2
+	MOVD q+24(FP), R5
+	MOVD s+32(FP), R6
+	MOVD y+48(FP), R7
+	ADD R0<<6, R7, R7
+	LSL $5, R1, R8
+	ADD R8<<0, R5, R9
+	ADD R8<<0, R9, R10
+	LSL $3, R1, R8
+	ADD R8<<0, R6, R11
+	ADD R8<<0, R11, R12
+	MOVD stride+56(FP), R8
+	ADD R8<<0, R7, R13
+	ADD R8<<0, R13, R14
+	WORD $0x4f00040f // movi v15.4s, #0x0
+	WORD $0x4f000410 // movi v16.4s, #0x0
+	WORD $0xad0040ef // stp q15, q16, [x7]
+	WORD $0xad0140ef // stp q15, q16, [x7, #32]
+	WORD $0xad0041af // stp q15, q16, [x13]
+	WORD $0xad0141af // stp q15, q16, [x13, #32]
+	WORD $0xad0041cf // stp q15, q16, [x14]
+	WORD $0xad0141cf // stp q15, q16, [x14, #32]
+loop3:
+	WORD $0x4ebf1fe0 // mov v0.16b, v31.16b
+	WORD $0x4ebf1fe1 // mov v1.16b, v31.16b
+	WORD $0x4ebf1fe2 // mov v2.16b, v31.16b
+	WORD $0x4ebf1fe3 // mov v3.16b, v31.16b
+	WORD $0x4ebf1fe4 // mov v4.16b, v31.16b
+	WORD $0x4ebf1fe5 // mov v5.16b, v31.16b
+	WORD $0x4ebf1fe6 // mov v6.16b, v31.16b
+	WORD $0x4ebf1fe7 // mov v7.16b, v31.16b
+	WORD $0x4ebf1fe8 // mov v8.16b, v31.16b
+	WORD $0x4ebf1fe9 // mov v9.16b, v31.16b
+	WORD $0x4ebf1fea // mov v10.16b, v31.16b
+	WORD $0x4ebf1feb // mov v11.16b, v31.16b
+	WORD $0x3dc000ac // ldr q12, [x5]
+	WORD $0x3dc0012d // ldr q13, [x9]
+	WORD $0x3dc0014e // ldr q14, [x10]
+	WORD $0xad42404f // ldp q15, q16, [x2, #64]
+	WORD $0xad434851 // ldp q17, q18, [x2, #96]
+	WORD $0x6f0c05f3 // ushr v19.16b, v15.16b, #4
+	WORD $0x4e3e1def // and v15.16b, v15.16b, v30.16b
+	WORD $0x6f0c0614 // ushr v20.16b, v16.16b, #4
+	WORD $0x4e3e1e10 // and v16.16b, v16.16b, v30.16b
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x4f8ce1e0 // sdot v0.4s, v15.16b, v12.4b[0]
+	WORD $0x4f8de1e4 // sdot v4.4s, v15.16b, v13.4b[0]
+	WORD $0x4f8ee1e8 // sdot v8.4s, v15.16b, v14.4b[0]
+	WORD $0x4f8ce201 // sdot v1.4s, v16.16b, v12.4b[0]
+	WORD $0x4f8de205 // sdot v5.4s, v16.16b, v13.4b[0]
+	WORD $0x4f8ee209 // sdot v9.4s, v16.16b, v14.4b[0]
+	WORD $0x4f8ce222 // sdot v2.4s, v17.16b, v12.4b[0]
+	WORD $0x4f8de226 // sdot v6.4s, v17.16b, v13.4b[0]
+	WORD $0x4f8ee22a // sdot v10.4s, v17.16b, v14.4b[0]
+	WORD $0x4f8ce243 // sdot v3.4s, v18.16b, v12.4b[0]
+	WORD $0x4f8de247 // sdot v7.4s, v18.16b, v13.4b[0]
+	WORD $0x4f8ee24b // sdot v11.4s, v18.16b, v14.4b[0]
+	WORD $0x4face260 // sdot v0.4s, v19.16b, v12.4b[1]
+	WORD $0x4fade264 // sdot v4.4s, v19.16b, v13.4b[1]
+	WORD $0x4faee268 // sdot v8.4s, v19.16b, v14.4b[1]
+	WORD $0x4face281 // sdot v1.4s, v20.16b, v12.4b[1]
+	WORD $0x4fade285 // sdot v5.4s, v20.16b, v13.4b[1]
+	WORD $0x4faee289 // sdot v9.4s, v20.16b, v14.4b[1]
+	WORD $0x4face2a2 // sdot v2.4s, v21.16b, v12.4b[1]
+	WORD $0x4fade2a6 // sdot v6.4s, v21.16b, v13.4b[1]
+	WORD $0x4faee2aa // sdot v10.4s, v21.16b, v14.4b[1]
+	WORD $0x4face2c3 // sdot v3.4s, v22.16b, v12.4b[1]
+	WORD $0x4fade2c7 // sdot v7.4s, v22.16b, v13.4b[1]
+	WORD $0x4faee2cb // sdot v11.4s, v22.16b, v14.4b[1]
+	WORD $0xad46404f // ldp q15, q16, [x2, #192]
+	WORD $0xad474851 // ldp q17, q18, [x2, #224]
+	WORD $0x6f0c05f3 // ushr v19.16b, v15.16b, #4
+	WORD $0x4e3e1def // and v15.16b, v15.16b, v30.16b
+	WORD $0x6f0c0614 // ushr v20.16b, v16.16b, #4
+	WORD $0x4e3e1e10 // and v16.16b, v16.16b, v30.16b
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x4f8ce9e0 // sdot v0.4s, v15.16b, v12.4b[2]
+	WORD $0x4f8de9e4 // sdot v4.4s, v15.16b, v13.4b[2]
+	WORD $0x4f8ee9e8 // sdot v8.4s, v15.16b, v14.4b[2]
+	WORD $0x4f8cea01 // sdot v1.4s, v16.16b, v12.4b[2]
+	WORD $0x4f8dea05 // sdot v5.4s, v16.16b, v13.4b[2]
+	WORD $0x4f8eea09 // sdot v9.4s, v16.16b, v14.4b[2]
+	WORD $0x4f8cea22 // sdot v2.4s, v17.16b, v12.4b[2]
+	WORD $0x4f8dea26 // sdot v6.4s, v17.16b, v13.4b[2]
+	WORD $0x4f8eea2a // sdot v10.4s, v17.16b, v14.4b[2]
+	WORD $0x4f8cea43 // sdot v3.4s, v18.16b, v12.4b[2]
+	WORD $0x4f8dea47 // sdot v7.4s, v18.16b, v13.4b[2]
+	WORD $0x4f8eea4b // sdot v11.4s, v18.16b, v14.4b[2]
+	WORD $0x4facea60 // sdot v0.4s, v19.16b, v12.4b[3]
+	WORD $0x4fadea64 // sdot v4.4s, v19.16b, v13.4b[3]
+	WORD $0x4faeea68 // sdot v8.4s, v19.16b, v14.4b[3]
+	WORD $0x4facea81 // sdot v1.4s, v20.16b, v12.4b[3]
+	WORD $0x4fadea85 // sdot v5.4s, v20.16b, v13.4b[3]
+	WORD $0x4faeea89 // sdot v9.4s, v20.16b, v14.4b[3]
+	WORD $0x4faceaa2 // sdot v2.4s, v21.16b, v12.4b[3]
+	WORD $0x4fadeaa6 // sdot v6.4s, v21.16b, v13.4b[3]
+	WORD $0x4faeeaaa // sdot v10.4s, v21.16b, v14.4b[3]
+	WORD $0x4faceac3 // sdot v3.4s, v22.16b, v12.4b[3]
+	WORD $0x4fadeac7 // sdot v7.4s, v22.16b, v13.4b[3]
+	WORD $0x4faeeacb // sdot v11.4s, v22.16b, v14.4b[3]
+	WORD $0x3dc004ac // ldr q12, [x5, #16]
+	WORD $0x3dc0052d // ldr q13, [x9, #16]
+	WORD $0x3dc0054e // ldr q14, [x10, #16]
+	WORD $0xad4a404f // ldp q15, q16, [x2, #320]
+	WORD $0xad4b4851 // ldp q17, q18, [x2, #352]
+	WORD $0x6f0c05f3 // ushr v19.16b, v15.16b, #4
+	WORD $0x4e3e1def // and v15.16b, v15.16b, v30.16b
+	WORD $0x6f0c0614 // ushr v20.16b, v16.16b, #4
+	WORD $0x4e3e1e10 // and v16.16b, v16.16b, v30.16b
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x4f8ce1e0 // sdot v0.4s, v15.16b, v12.4b[0]
+	WORD $0x4f8de1e4 // sdot v4.4s, v15.16b, v13.4b[0]
+	WORD $0x4f8ee1e8 // sdot v8.4s, v15.16b, v14.4b[0]
+	WORD $0x4f8ce201 // sdot v1.4s, v16.16b, v12.4b[0]
+	WORD $0x4f8de205 // sdot v5.4s, v16.16b, v13.4b[0]
+	WORD $0x4f8ee209 // sdot v9.4s, v16.16b, v14.4b[0]
+	WORD $0x4f8ce222 // sdot v2.4s, v17.16b, v12.4b[0]
+	WORD $0x4f8de226 // sdot v6.4s, v17.16b, v13.4b[0]
+	WORD $0x4f8ee22a // sdot v10.4s, v17.16b, v14.4b[0]
+	WORD $0x4f8ce243 // sdot v3.4s, v18.16b, v12.4b[0]
+	WORD $0x4f8de247 // sdot v7.4s, v18.16b, v13.4b[0]
+	WORD $0x4f8ee24b // sdot v11.4s, v18.16b, v14.4b[0]
+	WORD $0x4face260 // sdot v0.4s, v19.16b, v12.4b[1]
+	WORD $0x4fade264 // sdot v4.4s, v19.16b, v13.4b[1]
+	WORD $0x4faee268 // sdot v8.4s, v19.16b, v14.4b[1]
+	WORD $0x4face281 // sdot v1.4s, v20.16b, v12.4b[1]
+	WORD $0x4fade285 // sdot v5.4s, v20.16b, v13.4b[1]
+	WORD $0x4faee289 // sdot v9.4s, v20.16b, v14.4b[1]
+	WORD $0x4face2a2 // sdot v2.4s, v21.16b, v12.4b[1]
+	WORD $0x4fade2a6 // sdot v6.4s, v21.16b, v13.4b[1]
+	WORD $0x4faee2aa // sdot v10.4s, v21.16b, v14.4b[1]
+	WORD $0x4face2c3 // sdot v3.4s, v22.16b, v12.4b[1]
+	WORD $0x4fade2c7 // sdot v7.4s, v22.16b, v13.4b[1]
+	WORD $0x4faee2cb // sdot v11.4s, v22.16b, v14.4b[1]
+	WORD $0xad4e404f // ldp q15, q16, [x2, #448]
+	WORD $0xad4f4851 // ldp q17, q18, [x2, #480]
+	WORD $0x6f0c05f3 // ushr v19.16b, v15.16b, #4
+	WORD $0x4e3e1def // and v15.16b, v15.16b, v30.16b
+	WORD $0x6f0c0614 // ushr v20.16b, v16.16b, #4
+	WORD $0x4e3e1e10 // and v16.16b, v16.16b, v30.16b
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x4f8ce9e0 // sdot v0.4s, v15.16b, v12.4b[2]
+	WORD $0x4f8de9e4 // sdot v4.4s, v15.16b, v13.4b[2]
+	WORD $0x4f8ee9e8 // sdot v8.4s, v15.16b, v14.4b[2]
+	WORD $0x4f8cea01 // sdot v1.4s, v16.16b, v12.4b[2]
+	WORD $0x4f8dea05 // sdot v5.4s, v16.16b, v13.4b[2]
+	WORD $0x4f8eea09 // sdot v9.4s, v16.16b, v14.4b[2]
+	WORD $0x4f8cea22 // sdot v2.4s, v17.16b, v12.4b[2]
+	WORD $0x4f8dea26 // sdot v6.4s, v17.16b, v13.4b[2]
+	WORD $0x4f8eea2a // sdot v10.4s, v17.16b, v14.4b[2]
+	WORD $0x4f8cea43 // sdot v3.4s, v18.16b, v12.4b[2]
+	WORD $0x4f8dea47 // sdot v7.4s, v18.16b, v13.4b[2]
+	WORD $0x4f8eea4b // sdot v11.4s, v18.16b, v14.4b[2]
+	WORD $0x4facea60 // sdot v0.4s, v19.16b, v12.4b[3]
+	WORD $0x4fadea64 // sdot v4.4s, v19.16b, v13.4b[3]
+	WORD $0x4faeea68 // sdot v8.4s, v19.16b, v14.4b[3]
+	WORD $0x4facea81 // sdot v1.4s, v20.16b, v12.4b[3]
+	WORD $0x4fadea85 // sdot v5.4s, v20.16b, v13.4b[3]
+	WORD $0x4faeea89 // sdot v9.4s, v20.16b, v14.4b[3]
+	WORD $0x4faceaa2 // sdot v2.4s, v21.16b, v12.4b[3]
+	WORD $0x4fadeaa6 // sdot v6.4s, v21.16b, v13.4b[3]
+	WORD $0x4faeeaaa // sdot v10.4s, v21.16b, v14.4b[3]
+	WORD $0x4faceac3 // sdot v3.4s, v22.16b, v12.4b[3]
+	WORD $0x4fadeac7 // sdot v7.4s, v22.16b, v13.4b[3]
+	WORD $0x4faeeacb // sdot v11.4s, v22.16b, v14.4b[3]
+	WORD $0xfd40008c // ldr d12, [x4]
+	WORD $0x2f08a58c // uxtl v12.8h, v12.8b
+	WORD $0x4f10a58d // sxtl2 v13.4s, v12.8h
+	WORD $0x0f10a58c // sxtl v12.4s, v12.4h
+	WORD $0x4e21d98c // scvtf v12.4s, v12.4s
+	WORD $0x4e21d9ad // scvtf v13.4s, v13.4s
+	WORD $0x3dc00070 // ldr q16, [x3]
+	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
+	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
+	WORD $0x6e30dd8c // fmul v12.4s, v12.4s, v16.4s
+	WORD $0x6e31ddad // fmul v13.4s, v13.4s, v17.4s
+	WORD $0xfd40108e // ldr d14, [x4, #32]
+	WORD $0x2f08a5ce // uxtl v14.8h, v14.8b
+	WORD $0x4f10a5cf // sxtl2 v15.4s, v14.8h
+	WORD $0x0f10a5ce // sxtl v14.4s, v14.4h
+	WORD $0x4e21d9ce // scvtf v14.4s, v14.4s
+	WORD $0x4e21d9ef // scvtf v15.4s, v15.4s
+	WORD $0x3dc01070 // ldr q16, [x3, #64]
+	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
+	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
+	WORD $0x6e30ddce // fmul v14.4s, v14.4s, v16.4s
+	WORD $0x6e31ddef // fmul v15.4s, v15.4s, v17.4s
+	WORD $0xfd4000d2 // ldr d18, [x6]
+	WORD $0xad4044f0 // ldp q16, q17, [x7]
+	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
+	WORD $0x6e2cdc00 // fmul v0.4s, v0.4s, v12.4s
+	WORD $0x4f921010 // fmla v16.4s, v0.4s, v18.s[0]
+	WORD $0x4fb211d0 // fmla v16.4s, v14.4s, v18.s[1]
+	WORD $0x4ebfd421 // fsub v1.4s, v1.4s, v31.4s
+	WORD $0x6e2ddc21 // fmul v1.4s, v1.4s, v13.4s
+	WORD $0x4f921031 // fmla v17.4s, v1.4s, v18.s[0]
+	WORD $0x4fb211f1 // fmla v17.4s, v15.4s, v18.s[1]
+	WORD $0xad0044f0 // stp q16, q17, [x7]
+	WORD $0xfd400172 // ldr d18, [x11]
+	WORD $0xad4045b0 // ldp q16, q17, [x13]
+	WORD $0x4ebfd484 // fsub v4.4s, v4.4s, v31.4s
+	WORD $0x6e2cdc84 // fmul v4.4s, v4.4s, v12.4s
+	WORD $0x4f921090 // fmla v16.4s, v4.4s, v18.s[0]
+	WORD $0x4fb211d0 // fmla v16.4s, v14.4s, v18.s[1]
+	WORD $0x4ebfd4a5 // fsub v5.4s, v5.4s, v31.4s
+	WORD $0x6e2ddca5 // fmul v5.4s, v5.4s, v13.4s
+	WORD $0x4f9210b1 // fmla v17.4s, v5.4s, v18.s[0]
+	WORD $0x4fb211f1 // fmla v17.4s, v15.4s, v18.s[1]
+	WORD $0xad0045b0 // stp q16, q17, [x13]
+	WORD $0xfd400192 // ldr d18, [x12]
+	WORD $0xad4045d0 // ldp q16, q17, [x14]
+	WORD $0x4ebfd508 // fsub v8.4s, v8.4s, v31.4s
+	WORD $0x6e2cdd08 // fmul v8.4s, v8.4s, v12.4s
+	WORD $0x4f921110 // fmla v16.4s, v8.4s, v18.s[0]
+	WORD $0x4fb211d0 // fmla v16.4s, v14.4s, v18.s[1]
+	WORD $0x4ebfd529 // fsub v9.4s, v9.4s, v31.4s
+	WORD $0x6e2ddd29 // fmul v9.4s, v9.4s, v13.4s
+	WORD $0x4f921131 // fmla v17.4s, v9.4s, v18.s[0]
+	WORD $0x4fb211f1 // fmla v17.4s, v15.4s, v18.s[1]
+	WORD $0xad0045d0 // stp q16, q17, [x14]
+	WORD $0xfd40048c // ldr d12, [x4, #8]
+	WORD $0x2f08a58c // uxtl v12.8h, v12.8b
+	WORD $0x4f10a58d // sxtl2 v13.4s, v12.8h
+	WORD $0x0f10a58c // sxtl v12.4s, v12.4h
+	WORD $0x4e21d98c // scvtf v12.4s, v12.4s
+	WORD $0x4e21d9ad // scvtf v13.4s, v13.4s
+	WORD $0x3dc00470 // ldr q16, [x3, #16]
+	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
+	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
+	WORD $0x6e30dd8c // fmul v12.4s, v12.4s, v16.4s
+	WORD $0x6e31ddad // fmul v13.4s, v13.4s, v17.4s
+	WORD $0xfd40148e // ldr d14, [x4, #40]
+	WORD $0x2f08a5ce // uxtl v14.8h, v14.8b
+	WORD $0x4f10a5cf // sxtl2 v15.4s, v14.8h
+	WORD $0x0f10a5ce // sxtl v14.4s, v14.4h
+	WORD $0x4e21d9ce // scvtf v14.4s, v14.4s
+	WORD $0x4e21d9ef // scvtf v15.4s, v15.4s
+	WORD $0x3dc01470 // ldr q16, [x3, #80]
+	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
+	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
+	WORD $0x6e30ddce // fmul v14.4s, v14.4s, v16.4s
+	WORD $0x6e31ddef // fmul v15.4s, v15.4s, v17.4s
+	WORD $0xfd4000d2 // ldr d18, [x6]
+	WORD $0xad4144f0 // ldp q16, q17, [x7, #32]
+	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
+	WORD $0x6e2cdc42 // fmul v2.4s, v2.4s, v12.4s
+	WORD $0x4f921050 // fmla v16.4s, v2.4s, v18.s[0]
+	WORD $0x4fb211d0 // fmla v16.4s, v14.4s, v18.s[1]
+	WORD $0x4ebfd463 // fsub v3.4s, v3.4s, v31.4s
+	WORD $0x6e2ddc63 // fmul v3.4s, v3.4s, v13.4s
+	WORD $0x4f921071 // fmla v17.4s, v3.4s, v18.s[0]
+	WORD $0x4fb211f1 // fmla v17.4s, v15.4s, v18.s[1]
+	WORD $0xad0144f0 // stp q16, q17, [x7, #32]
+	WORD $0xfd400172 // ldr d18, [x11]
+	WORD $0xad4145b0 // ldp q16, q17, [x13, #32]
+	WORD $0x4ebfd4c6 // fsub v6.4s, v6.4s, v31.4s
+	WORD $0x6e2cdcc6 // fmul v6.4s, v6.4s, v12.4s
+	WORD $0x4f9210d0 // fmla v16.4s, v6.4s, v18.s[0]
+	WORD $0x4fb211d0 // fmla v16.4s, v14.4s, v18.s[1]
+	WORD $0x4ebfd4e7 // fsub v7.4s, v7.4s, v31.4s
+	WORD $0x6e2ddce7 // fmul v7.4s, v7.4s, v13.4s
+	WORD $0x4f9210f1 // fmla v17.4s, v7.4s, v18.s[0]
+	WORD $0x4fb211f1 // fmla v17.4s, v15.4s, v18.s[1]
+	WORD $0xad0145b0 // stp q16, q17, [x13, #32]
+	WORD $0xfd400192 // ldr d18, [x12]
+	WORD $0xad4145d0 // ldp q16, q17, [x14, #32]
+	WORD $0x4ebfd54a // fsub v10.4s, v10.4s, v31.4s
+	WORD $0x6e2cdd4a // fmul v10.4s, v10.4s, v12.4s
+	WORD $0x4f921150 // fmla v16.4s, v10.4s, v18.s[0]
+	WORD $0x4fb211d0 // fmla v16.4s, v14.4s, v18.s[1]
+	WORD $0x4ebfd56b // fsub v11.4s, v11.4s, v31.4s
+	WORD $0x6e2ddd6b // fmul v11.4s, v11.4s, v13.4s
+	WORD $0x4f921171 // fmla v17.4s, v11.4s, v18.s[0]
+	WORD $0x4fb211f1 // fmla v17.4s, v15.4s, v18.s[1]
+	WORD $0xad0145d0 // stp q16, q17, [x14, #32]
+	ADD $576, R2
+	ADD $576, R4
+	ADD $32, R5
+	ADD $8, R6
+	ADD $32, R9
+	ADD $8, R11
+	ADD $32, R10
+	ADD $8, R12
+	SUB $1, R1
+	TST $7, R1
+	BNE loop3
+	ADD $128, R2
+	ADD $128, R4
+	ADD $4736, R3
+	CBNZ R1, loop3
+	ADD $1, R0
+	CMP $2, R0
+	BNE half3
+	RET
+rows4:
+	WORD $0x4f00e5fe // movi v30.16b, #0xf
+	MOVD $0x4b400000, R0
+	VDUP R0, V31.S4
+	MOVD $0, R0
+half4:
+	MOVD blocks+16(FP), R1
+	MOVD w+8(FP), R2
+	ADD R0<<5, R2, R3
+	ADD R0<<4, R2, R4
+	ADD $128, R4
+	ADD R0<<6, R2, R2
+	ADD $128, R2
+	MOVD q+24(FP), R5
+	MOVD s+32(FP), R6
+	MOVD y+48(FP), R7
+	ADD R0<<6, R7, R7
+	LSL $5, R1, R8
+	ADD R8<<0, R5, R9
+	ADD R8<<0, R9, R10
+	ADD R8<<0, R10, R11
+	LSL $3, R1, R8
+	ADD R8<<0, R6, R12
+	ADD R8<<0, R12, R13
+	ADD R8<<0, R13, R14
+	MOVD stride+56(FP), R8
+	ADD R8<<0, R7, R15
+	ADD R8<<0, R15, R16
+	ADD R8<<0, R16, R17
+	WORD $0x4f000414 // movi v20.4s, #0x0
+	WORD $0x4f000415 // movi v21.4s, #0x0
+	WORD $0xad0054f4 // stp q20, q21, [x7]
+	WORD $0xad0154f4 // stp q20, q21, [x7, #32]
+	WORD $0xad0055f4 // stp q20, q21, [x15]
+	WORD $0xad0155f4 // stp q20, q21, [x15, #32]
+	WORD $0xad005614 // stp q20, q21, [x16]
+	WORD $0xad015614 // stp q20, q21, [x16, #32]
+	WORD $0xad005634 // stp q20, q21, [x17]
+	WORD $0xad015634 // stp q20, q21, [x17, #32]
+loop4:
+	WORD $0x4ebf1fe0 // mov v0.16b, v31.16b
+	WORD $0x4ebf1fe1 // mov v1.16b, v31.16b
+	WORD $0x4ebf1fe2 // mov v2.16b, v31.16b
+	WORD $0x4ebf1fe3 // mov v3.16b, v31.16b
+	WORD $0x4ebf1fe4 // mov v4.16b, v31.16b
+	WORD $0x4ebf1fe5 // mov v5.16b, v31.16b
+	WORD $0x4ebf1fe6 // mov v6.16b, v31.16b
+	WORD $0x4ebf1fe7 // mov v7.16b, v31.16b
+	WORD $0x4ebf1fe8 // mov v8.16b, v31.16b
+	WORD $0x4ebf1fe9 // mov v9.16b, v31.16b
+	WORD $0x4ebf1fea // mov v10.16b, v31.16b
+	WORD $0x4ebf1feb // mov v11.16b, v31.16b
+	WORD $0x4ebf1fec // mov v12.16b, v31.16b
+	WORD $0x4ebf1fed // mov v13.16b, v31.16b
+	WORD $0x4ebf1fee // mov v14.16b, v31.16b
+	WORD $0x4ebf1fef // mov v15.16b, v31.16b
+	WORD $0x3dc000b0 // ldr q16, [x5]
+	WORD $0x3dc00131 // ldr q17, [x9]
+	WORD $0x3dc00152 // ldr q18, [x10]
+	WORD $0x3dc00173 // ldr q19, [x11]
+	WORD $0xad425454 // ldp q20, q21, [x2, #64]
+	WORD $0xad435c56 // ldp q22, q23, [x2, #96]
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x6f0c06b9 // ushr v25.16b, v21.16b, #4
+	WORD $0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD $0x6f0c06da // ushr v26.16b, v22.16b, #4
+	WORD $0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD $0x6f0c06fb // ushr v27.16b, v23.16b, #4
+	WORD $0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD $0x4f90e280 // sdot v0.4s, v20.16b, v16.4b[0]
+	WORD $0x4f91e284 // sdot v4.4s, v20.16b, v17.4b[0]
+	WORD $0x4f92e288 // sdot v8.4s, v20.16b, v18.4b[0]
+	WORD $0x4f93e28c // sdot v12.4s, v20.16b, v19.4b[0]
+	WORD $0x4f90e2a1 // sdot v1.4s, v21.16b, v16.4b[0]
+	WORD $0x4f91e2a5 // sdot v5.4s, v21.16b, v17.4b[0]
+	WORD $0x4f92e2a9 // sdot v9.4s, v21.16b, v18.4b[0]
+	WORD $0x4f93e2ad // sdot v13.4s, v21.16b, v19.4b[0]
+	WORD $0x4f90e2c2 // sdot v2.4s, v22.16b, v16.4b[0]
+	WORD $0x4f91e2c6 // sdot v6.4s, v22.16b, v17.4b[0]
+	WORD $0x4f92e2ca // sdot v10.4s, v22.16b, v18.4b[0]
+	WORD $0x4f93e2ce // sdot v14.4s, v22.16b, v19.4b[0]
+	WORD $0x4f90e2e3 // sdot v3.4s, v23.16b, v16.4b[0]
+	WORD $0x4f91e2e7 // sdot v7.4s, v23.16b, v17.4b[0]
+	WORD $0x4f92e2eb // sdot v11.4s, v23.16b, v18.4b[0]
+	WORD $0x4f93e2ef // sdot v15.4s, v23.16b, v19.4b[0]
+	WORD $0x4fb0e300 // sdot v0.4s, v24.16b, v16.4b[1]
+	WORD $0x4fb1e304 // sdot v4.4s, v24.16b, v17.4b[1]
+	WORD $0x4fb2e308 // sdot v8.4s, v24.16b, v18.4b[1]
+	WORD $0x4fb3e30c // sdot v12.4s, v24.16b, v19.4b[1]
+	WORD $0x4fb0e321 // sdot v1.4s, v25.16b, v16.4b[1]
+	WORD $0x4fb1e325 // sdot v5.4s, v25.16b, v17.4b[1]
+	WORD $0x4fb2e329 // sdot v9.4s, v25.16b, v18.4b[1]
+	WORD $0x4fb3e32d // sdot v13.4s, v25.16b, v19.4b[1]
+	WORD $0x4fb0e342 // sdot v2.4s, v26.16b, v16.4b[1]
+	WORD $0x4fb1e346 // sdot v6.4s, v26.16b, v17.4b[1]
+	WORD $0x4fb2e34a // sdot v10.4s, v26.16b, v18.4b[1]
+	WORD $0x4fb3e34e // sdot v14.4s, v26.16b, v19.4b[1]
+	WORD $0x4fb0e363 // sdot v3.4s, v27.16b, v16.4b[1]
+	WORD $0x4fb1e367 // sdot v7.4s, v27.16b, v17.4b[1]
+	WORD $0x4fb2e36b // sdot v11.4s, v27.16b, v18.4b[1]
+	WORD $0x4fb3e36f // sdot v15.4s, v27.16b, v19.4b[1]
+	WORD $0xad465454 // ldp q20, q21, [x2, #192]
+	WORD $0xad475c56 // ldp q22, q23, [x2, #224]
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x6f0c06b9 // ushr v25.16b, v21.16b, #4
+	WORD $0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD $0x6f0c06da // ushr v26.16b, v22.16b, #4
+	WORD $0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD $0x6f0c06fb // ushr v27.16b, v23.16b, #4
+	WORD $0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD $0x4f90ea80 // sdot v0.4s, v20.16b, v16.4b[2]
+	WORD $0x4f91ea84 // sdot v4.4s, v20.16b, v17.4b[2]
+	WORD $0x4f92ea88 // sdot v8.4s, v20.16b, v18.4b[2]
+	WORD $0x4f93ea8c // sdot v12.4s, v20.16b, v19.4b[2]
+	WORD $0x4f90eaa1 // sdot v1.4s, v21.16b, v16.4b[2]
+	WORD $0x4f91eaa5 // sdot v5.4s, v21.16b, v17.4b[2]
+	WORD $0x4f92eaa9 // sdot v9.4s, v21.16b, v18.4b[2]
+	WORD $0x4f93eaad // sdot v13.4s, v21.16b, v19.4b[2]
+	WORD $0x4f90eac2 // sdot v2.4s, v22.16b, v16.4b[2]
+	WORD $0x4f91eac6 // sdot v6.4s, v22.16b, v17.4b[2]
+	WORD $0x4f92eaca // sdot v10.4s, v22.16b, v18.4b[2]
+	WORD $0x4f93eace // sdot v14.4s, v22.16b, v19.4b[2]
+	WORD $0x4f90eae3 // sdot v3.4s, v23.16b, v16.4b[2]
+	WORD $0x4f91eae7 // sdot v7.4s, v23.16b, v17.4b[2]
+	WORD $0x4f92eaeb // sdot v11.4s, v23.16b, v18.4b[2]
+	WORD $0x4f93eaef // sdot v15.4s, v23.16b, v19.4b[2]
+	WORD $0x4fb0eb00 // sdot v0.4s, v24.16b, v16.4b[3]
+	WORD $0x4fb1eb04 // sdot v4.4s, v24.16b, v17.4b[3]
+	WORD $0x4fb2eb08 // sdot v8.4s, v24.16b, v18.4b[3]
+	WORD $0x4fb3eb0c // sdot v12.4s, v24.16b, v19.4b[3]
+	WORD $0x4fb0eb21 // sdot v1.4s, v25.16b, v16.4b[3]
+	WORD $0x4fb1eb25 // sdot v5.4s, v25.16b, v17.4b[3]
+	WORD $0x4fb2eb29 // sdot v9.4s, v25.16b, v18.4b[3]
+	WORD $0x4fb3eb2d // sdot v13.4s, v25.16b, v19.4b[3]
+	WORD $0x4fb0eb42 // sdot v2.4s, v26.16b, v16.4b[3]
+	WORD $0x4fb1eb46 // sdot v6.4s, v26.16b, v17.4b[3]
+	WORD $0x4fb2eb4a // sdot v10.4s, v26.16b, v18.4b[3]
+	WORD $0x4fb3eb4e // sdot v14.4s, v26.16b, v19.4b[3]
+	WORD $0x4fb0eb63 // sdot v3.4s, v27.16b, v16.4b[3]
+	WORD $0x4fb1eb67 // sdot v7.4s, v27.16b, v17.4b[3]
+	WORD $0x4fb2eb6b // sdot v11.4s, v27.16b, v18.4b[3]
+	WORD $0x4fb3eb6f // sdot v15.4s, v27.16b, v19.4b[3]
+	WORD $0x3dc004b0 // ldr q16, [x5, #16]
+	WORD $0x3dc00531 // ldr q17, [x9, #16]
+	WORD $0x3dc00552 // ldr q18, [x10, #16]
+	WORD $0x3dc00573 // ldr q19, [x11, #16]
+	WORD $0xad4a5454 // ldp q20, q21, [x2, #320]
+	WORD $0xad4b5c56 // ldp q22, q23, [x2, #352]
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x6f0c06b9 // ushr v25.16b, v21.16b, #4
+	WORD $0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD $0x6f0c06da // ushr v26.16b, v22.16b, #4
+	WORD $0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD $0x6f0c06fb // ushr v27.16b, v23.16b, #4
+	WORD $0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD $0x4f90e280 // sdot v0.4s, v20.16b, v16.4b[0]
+	WORD $0x4f91e284 // sdot v4.4s, v20.16b, v17.4b[0]
+	WORD $0x4f92e288 // sdot v8.4s, v20.16b, v18.4b[0]
+	WORD $0x4f93e28c // sdot v12.4s, v20.16b, v19.4b[0]
+	WORD $0x4f90e2a1 // sdot v1.4s, v21.16b, v16.4b[0]
+	WORD $0x4f91e2a5 // sdot v5.4s, v21.16b, v17.4b[0]
+	WORD $0x4f92e2a9 // sdot v9.4s, v21.16b, v18.4b[0]
+	WORD $0x4f93e2ad // sdot v13.4s, v21.16b, v19.4b[0]
+	WORD $0x4f90e2c2 // sdot v2.4s, v22.16b, v16.4b[0]
+	WORD $0x4f91e2c6 // sdot v6.4s, v22.16b, v17.4b[0]
+	WORD $0x4f92e2ca // sdot v10.4s, v22.16b, v18.4b[0]
+	WORD $0x4f93e2ce // sdot v14.4s, v22.16b, v19.4b[0]
+	WORD $0x4f90e2e3 // sdot v3.4s, v23.16b, v16.4b[0]
+	WORD $0x4f91e2e7 // sdot v7.4s, v23.16b, v17.4b[0]
+	WORD $0x4f92e2eb // sdot v11.4s, v23.16b, v18.4b[0]
+	WORD $0x4f93e2ef // sdot v15.4s, v23.16b, v19.4b[0]
+	WORD $0x4fb0e300 // sdot v0.4s, v24.16b, v16.4b[1]
+	WORD $0x4fb1e304 // sdot v4.4s, v24.16b, v17.4b[1]
+	WORD $0x4fb2e308 // sdot v8.4s, v24.16b, v18.4b[1]
+	WORD $0x4fb3e30c // sdot v12.4s, v24.16b, v19.4b[1]
+	WORD $0x4fb0e321 // sdot v1.4s, v25.16b, v16.4b[1]
+	WORD $0x4fb1e325 // sdot v5.4s, v25.16b, v17.4b[1]
+	WORD $0x4fb2e329 // sdot v9.4s, v25.16b, v18.4b[1]
+	WORD $0x4fb3e32d // sdot v13.4s, v25.16b, v19.4b[1]
+	WORD $0x4fb0e342 // sdot v2.4s, v26.16b, v16.4b[1]
+	WORD $0x4fb1e346 // sdot v6.4s, v26.16b, v17.4b[1]
+	WORD $0x4fb2e34a // sdot v10.4s, v26.16b, v18.4b[1]
+	WORD $0x4fb3e34e // sdot v14.4s, v26.16b, v19.4b[1]
+	WORD $0x4fb0e363 // sdot v3.4s, v27.16b, v16.4b[1]
+	WORD $0x4fb1e367 // sdot v7.4s, v27.16b, v17.4b[1]
+	WORD $0x4fb2e36b // sdot v11.4s, v27.16b, v18.4b[1]
+	WORD $0x4fb3e36f // sdot v15.4s, v27.16b, v19.4b[1]
+	WORD $0xad4e5454 // ldp q20, q21, [x2, #448]
+	WORD $0xad4f5c56 // ldp q22, q23, [x2, #480]
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x6f0c06b9 // ushr v25.16b, v21.16b, #4
+	WORD $0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD $0x6f0c06da // ushr v26.16b, v22.16b, #4
+	WORD $0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD $0x6f0c06fb // ushr v27.16b, v23.16b, #4
+	WORD $0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD $0x4f90ea80 // sdot v0.4s, v20.16b, v16.4b[2]
+	WORD $0x4f91ea84 // sdot v4.4s, v20.16b, v17.4b[2]
+	WORD $0x4f92ea88 // sdot v8.4s, v20.16b, v18.4b[2]
+	WORD $0x4f93ea8c // sdot v12.4s, v20.16b, v19.4b[2]
+	WORD $0x4f90eaa1 // sdot v1.4s, v21.16b, v16.4b[2]
+	WORD $0x4f91eaa5 // sdot v5.4s, v21.16b, v17.4b[2]
+	WORD $0x4f92eaa9 // sdot v9.4s, v21.16b, v18.4b[2]
+	WORD $0x4f93eaad // sdot v13.4s, v21.16b, v19.4b[2]
+	WORD $0x4f90eac2 // sdot v2.4s, v22.16b, v16.4b[2]
+	WORD $0x4f91eac6 // sdot v6.4s, v22.16b, v17.4b[2]
+	WORD $0x4f92eaca // sdot v10.4s, v22.16b, v18.4b[2]
+	WORD $0x4f93eace // sdot v14.4s, v22.16b, v19.4b[2]
+	WORD $0x4f90eae3 // sdot v3.4s, v23.16b, v16.4b[2]
+	WORD $0x4f91eae7 // sdot v7.4s, v23.16b, v17.4b[2]
+	WORD $0x4f92eaeb // sdot v11.4s, v23.16b, v18.4b[2]
+	WORD $0x4f93eaef // sdot v15.4s, v23.16b, v19.4b[2]
+	WORD $0x4fb0eb00 // sdot v0.4s, v24.16b, v16.4b[3]
+	WORD $0x4fb1eb04 // sdot v4.4s, v24.16b, v17.4b[3]
+	WORD $0x4fb2eb08 // sdot v8.4s, v24.16b, v18.4b[3]
+	WORD $0x4fb3eb0c // sdot v12.4s, v24.16b, v19.4b[3]
+	WORD $0x4fb0eb21 // sdot v1.4s, v25.16b, v16.4b[3]
+	WORD $0x4fb1eb25 // sdot v5.4s, v25.16b, v17.4b[3]
+	WORD $0x4fb2eb29 // sdot v9.4s, v25.16b, v18.4b[3]
+	WORD $0x4fb3eb2d // sdot v13.4s, v25.16b, v19.4b[3]
+	WORD $0x4fb0eb42 // sdot v2.4s, v26.16b, v16.4b[3]
+	WORD $0x4fb1eb46 // sdot v6.4s, v26.16b, v17.4b[3]
+	WORD $0x4fb2eb4a // sdot v10.4s, v26.16b, v18.4b[3]
+	WORD $0x4fb3eb4e // sdot v14.4s, v26.16b, v19.4b[3]
+	WORD $0x4fb0eb63 // sdot v3.4s, v27.16b, v16.4b[3]
+	WORD $0x4fb1eb67 // sdot v7.4s, v27.16b, v17.4b[3]
+	WORD $0x4fb2eb6b // sdot v11.4s, v27.16b, v18.4b[3]
+	WORD $0x4fb3eb6f // sdot v15.4s, v27.16b, v19.4b[3]
+	WORD $0xfd400090 // ldr d16, [x4]
+	WORD $0x2f08a610 // uxtl v16.8h, v16.8b
+	WORD $0x4f10a611 // sxtl2 v17.4s, v16.8h
+	WORD $0x0f10a610 // sxtl v16.4s, v16.4h
+	WORD $0x4e21da10 // scvtf v16.4s, v16.4s
+	WORD $0x4e21da31 // scvtf v17.4s, v17.4s
+	WORD $0x3dc00074 // ldr q20, [x3]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0x6e34de10 // fmul v16.4s, v16.4s, v20.4s
+	WORD $0x6e35de31 // fmul v17.4s, v17.4s, v21.4s
+	WORD $0xfd401092 // ldr d18, [x4, #32]
+	WORD $0x2f08a652 // uxtl v18.8h, v18.8b
+	WORD $0x4f10a653 // sxtl2 v19.4s, v18.8h
+	WORD $0x0f10a652 // sxtl v18.4s, v18.4h
+	WORD $0x4e21da52 // scvtf v18.4s, v18.4s
+	WORD $0x4e21da73 // scvtf v19.4s, v19.4s
+	WORD $0x3dc01074 // ldr q20, [x3, #64]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0x6e34de52 // fmul v18.4s, v18.4s, v20.4s
+	WORD $0x6e35de73 // fmul v19.4s, v19.4s, v21.4s
+	WORD $0xfd4000d6 // ldr d22, [x6]
+	WORD $0xad4054f4 // ldp q20, q21, [x7]
+	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
+	WORD $0x6e30dc00 // fmul v0.4s, v0.4s, v16.4s
+	WORD $0x4f961014 // fmla v20.4s, v0.4s, v22.s[0]
+	WORD $0x4fb61254 // fmla v20.4s, v18.4s, v22.s[1]
+	WORD $0x4ebfd421 // fsub v1.4s, v1.4s, v31.4s
+	WORD $0x6e31dc21 // fmul v1.4s, v1.4s, v17.4s
+	WORD $0x4f961035 // fmla v21.4s, v1.4s, v22.s[0]
+	WORD $0x4fb61275 // fmla v21.4s, v19.4s, v22.s[1]
+	WORD $0xad0054f4 // stp q20, q21, [x7]
+	WORD $0xfd400196 // ldr d22, [x12]
+	WORD $0xad4055f4 // ldp q20, q21, [x15]
+	WORD $0x4ebfd484 // fsub v4.4s, v4.4s, v31.4s
+	WORD $0x6e30dc84 // fmul v4.4s, v4.4s, v16.4s
+	WORD $0x4f961094 // fmla v20.4s, v4.4s, v22.s[0]
+	WORD $0x4fb61254 // fmla v20.4s, v18.4s, v22.s[1]
+	WORD $0x4ebfd4a5 // fsub v5.4s, v5.4s, v31.4s
+	WORD $0x6e31dca5 // fmul v5.4s, v5.4s, v17.4s
+	WORD $0x4f9610b5 // fmla v21.4s, v5.4s, v22.s[0]
+	WORD $0x4fb61275 // fmla v21.4s, v19.4s, v22.s[1]
+	WORD $0xad0055f4 // stp q20, q21, [x15]
+	WORD $0xfd4001b6 // ldr d22, [x13]
+	WORD $0xad405614 // ldp q20, q21, [x16]
+	WORD $0x4ebfd508 // fsub v8.4s, v8.4s, v31.4s
+	WORD $0x6e30dd08 // fmul v8.4s, v8.4s, v16.4s
+	WORD $0x4f961114 // fmla v20.4s, v8.4s, v22.s[0]
+	WORD $0x4fb61254 // fmla v20.4s, v18.4s, v22.s[1]
+	WORD $0x4ebfd529 // fsub v9.4s, v9.4s, v31.4s
+	WORD $0x6e31dd29 // fmul v9.4s, v9.4s, v17.4s
+	WORD $0x4f961135 // fmla v21.4s, v9.4s, v22.s[0]
+	WORD $0x4fb61275 // fmla v21.4s, v19.4s, v22.s[1]
+	WORD $0xad005614 // stp q20, q21, [x16]
+	WORD $0xfd4001d6 // ldr d22, [x14]
+	WORD $0xad405634 // ldp q20, q21, [x17]
+	WORD $0x4ebfd58c // fsub v12.4s, v12.4s, v31.4s
+	WORD $0x6e30dd8c // fmul v12.4s, v12.4s, v16.4s
+	WORD $0x4f961194 // fmla v20.4s, v12.4s, v22.s[0]
+	WORD $0x4fb61254 // fmla v20.4s, v18.4s, v22.s[1]
+	WORD $0x4ebfd5ad // fsub v13.4s, v13.4s, v31.4s
+	WORD $0x6e31ddad // fmul v13.4s, v13.4s, v17.4s
+	WORD $0x4f9611b5 // fmla v21.4s, v13.4s, v22.s[0]
+	WORD $0x4fb61275 // fmla v21.4s, v19.4s, v22.s[1]
+	WORD $0xad005634 // stp q20, q21, [x17]
+	WORD $0xfd400490 // ldr d16, [x4, #8]
+	WORD $0x2f08a610 // uxtl v16.8h, v16.8b
+	WORD $0x4f10a611 // sxtl2 v17.4s, v16.8h
+	WORD $0x0f10a610 // sxtl v16.4s, v16.4h
+	WORD $0x4e21da10 // scvtf v16.4s, v16.4s
+	WORD $0x4e21da31 // scvtf v17.4s, v17.4s
+	WORD $0x3dc00474 // ldr q20, [x3, #16]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0x6e34de10 // fmul v16.4s, v16.4s, v20.4s
+	WORD $0x6e35de31 // fmul v17.4s, v17.4s, v21.4s
+	WORD $0xfd401492 // ldr d18, [x4, #40]
+	WORD $0x2f08a652 // uxtl v18.8h, v18.8b
+	WORD $0x4f10a653 // sxtl2 v19.4s, v18.8h
+	WORD $0x0f10a652 // sxtl v18.4s, v18.4h
+	WORD $0x4e21da52 // scvtf v18.4s, v18.4s
+	WORD $0x4e21da73 // scvtf v19.4s, v19.4s
+	WORD $0x3dc01474 // ldr q20, [x3, #80]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0x6e34de52 // fmul v18.4s, v18.4s, v20.4s
+	WORD $0x6e35de73 // fmul v19.4s, v19.4s, v21.4s
+	WORD $0xfd4000d6 // ldr d22, [x6]
+	WORD $0xad4154f4 // ldp q20, q21, [x7, #32]
+	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
+	WORD $0x6e30dc42 // fmul v2.4s, v2.4s, v16.4s
+	WORD $0x4f961054 // fmla v20.4s, v2.4s, v22.s[0]
+	WORD $0x4fb61254 // fmla v20.4s, v18.4s, v22.s[1]
+	WORD $0x4ebfd463 // fsub v3.4s, v3.4s, v31.4s
+	WORD $0x6e31dc63 // fmul v3.4s, v3.4s, v17.4s
+	WORD $0x4f961075 // fmla v21.4s, v3.4s, v22.s[0]
+	WORD $0x4fb61275 // fmla v21.4s, v19.4s, v22.s[1]
+	WORD $0xad0154f4 // stp q20, q21, [x7, #32]
+	WORD $0xfd400196 // ldr d22, [x12]
+	WORD $0xad4155f4 // ldp q20, q21, [x15, #32]
+	WORD $0x4ebfd4c6 // fsub v6.4s, v6.4s, v31.4s
+	WORD $0x6e30dcc6 // fmul v6.4s, v6.4s, v16.4s
+	WORD $0x4f9610d4 // fmla v20.4s, v6.4s, v22.s[0]
+	WORD $0x4fb61254 // fmla v20.4s, v18.4s, v22.s[1]
+	WORD $0x4ebfd4e7 // fsub v7.4s, v7.4s, v31.4s
+	WORD $0x6e31dce7 // fmul v7.4s, v7.4s, v17.4s
+	WORD $0x4f9610f5 // fmla v21.4s, v7.4s, v22.s[0]
+	WORD $0x4fb61275 // fmla v21.4s, v19.4s, v22.s[1]
+	WORD $0xad0155f4 // stp q20, q21, [x15, #32]
+	WORD $0xfd4001b6 // ldr d22, [x13]
+	WORD $0xad415614 // ldp q20, q21, [x16, #32]
+	WORD $0x4ebfd54a // fsub v10.4s, v10.4s, v31.4s
+	WORD $0x6e30dd4a // fmul v10.4s, v10.4s, v16.4s
+	WORD $0x4f961154 // fmla v20.4s, v10.4s, v22.s[0]
+	WORD $0x4fb61254 // fmla v20.4s, v18.4s, v22.s[1]
+	WORD $0x4ebfd56b // fsub v11.4s, v11.4s, v31.4s
+	WORD $0x6e31dd6b // fmul v11.4s, v11.4s, v17.4s
+	WORD $0x4f961175 // fmla v21.4s, v11.4s, v22.s[0]
+	WORD $0x4fb61275 // fmla v21.4s, v19.4s, v22.s[1]
+	WORD $0xad015614 // stp q20, q21, [x16, #32]
+	WORD $0xfd4001d6 // ldr d22, [x14]
+	WORD $0xad415634 // ldp q20, q21, [x17, #32]
+	WORD $0x4ebfd5ce // fsub v14.4s, v14.4s, v31.4s
+	WORD $0x6e30ddce // fmul v14.4s, v14.4s, v16.4s
+	WORD $0x4f9611d4 // fmla v20.4s, v14.4s, v22.s[0]
+	WORD $0x4fb61254 // fmla v20.4s, v18.4s, v22.s[1]
+	WORD $0x4ebfd5ef // fsub v15.4s, v15.4s, v31.4s
+	WORD $0x6e31ddef // fmul v15.4s, v15.4s, v17.4s
+	WORD $0x4f9611f5 // fmla v21.4s, v15.4s, v22.s[0]
+	WORD $0x4fb61275 // fmla v21.4s, v19.4s, v22.s[1]
+	WORD $0xad015634 // stp q20, q21, [x17, #32]
+	ADD $576, R2
+	ADD $576, R4
+	ADD $32, R5
+	ADD $8, R6
+	ADD $32, R9
+	ADD $8, R12
+	ADD $32, R10
+	ADD $8, R13
+	ADD $32, R11
+	ADD $8, R14
+	SUB $1, R1
+	TST $7, R1
+	BNE loop4
+	ADD $128, R2
+	ADD $128, R4
+	ADD $4736, R3
+	CBNZ R1, loop4
+	ADD $1, R0
+	CMP $2, R0
+	BNE half4
+	RET
+rows5:
+	WORD $0x4f00e5fe // movi v30.16b, #0xf
+	MOVD $0x4b400000, R0
+	VDUP R0, V31.S4
+	MOVD $0, R0
+half5:
+	MOVD blocks+16(FP), R1
+	MOVD w+8(FP), R2
+	ADD R0<<5, R2, R3
+	ADD R0<<4, R2, R4
+	ADD $128, R4
+	ADD R0<<6, R2, R2
+	ADD $128, R2
+	MOVD q+24(FP), R5
+	MOVD s+32(FP), R6
+	MOVD y+48(FP), R7
+	ADD R0<<6, R7, R7
+	LSL $5, R1, R8
+	ADD R8<<0, R5, R9
+	ADD R8<<0, R9, R10
+	ADD R8<<0, R10, R11
+	ADD R8<<0, R11, R12
+	LSL $3, R1, R8
+	ADD R8<<0, R6, R13
+	ADD R8<<0, R13, R14
+	ADD R8<<0, R14, R15
+	ADD R8<<0, R15, R16
+	MOVD stride+56(FP), R8
+	ADD R8<<0, R7, R17
+	ADD R8<<0, R17, R19
+	ADD R8<<0, R19, R20
+	ADD R8<<0, R20, R21
+	WORD $0x4f000419 // movi v25.4s, #0x0
+	WORD $0x4f00041a // movi v26.4s, #0x0
+	WORD $0xad0068f9 // stp q25, q26, [x7]
+	WORD $0xad0168f9 // stp q25, q26, [x7, #32]
+	WORD $0xad006a39 // stp q25, q26, [x17]
+	WORD $0xad016a39 // stp q25, q26, [x17, #32]
+	WORD $0xad006a79 // stp q25, q26, [x19]
+	WORD $0xad016a79 // stp q25, q26, [x19, #32]
+	WORD $0xad006a99 // stp q25, q26, [x20]
+	WORD $0xad016a99 // stp q25, q26, [x20, #32]
+	WORD $0xad006ab9 // stp q25, q26, [x21]
+	WORD $0xad016ab9 // stp q25, q26, [x21, #32]
+loop5:
+	WORD $0x4ebf1fe0 // mov v0.16b, v31.16b
+	WORD $0x4ebf1fe1 // mov v1.16b, v31.16b
+	WORD $0x4ebf1fe2 // mov v2.16b, v31.16b
+	WORD $0x4ebf1fe3 // mov v3.16b, v31.16b
+	WORD $0x4ebf1fe4 // mov v4.16b, v31.16b
+	WORD $0x4ebf1fe5 // mov v5.16b, v31.16b
+	WORD $0x4ebf1fe6 // mov v6.16b, v31.16b
+	WORD $0x4ebf1fe7 // mov v7.16b, v31.16b
+	WORD $0x4ebf1fe8 // mov v8.16b, v31.16b
+	WORD $0x4ebf1fe9 // mov v9.16b, v31.16b
+	WORD $0x4ebf1fea // mov v10.16b, v31.16b
+	WORD $0x4ebf1feb // mov v11.16b, v31.16b
+	WORD $0x4ebf1fec // mov v12.16b, v31.16b
+	WORD $0x4ebf1fed // mov v13.16b, v31.16b
+	WORD $0x4ebf1fee // mov v14.16b, v31.16b
+	WORD $0x4ebf1fef // mov v15.16b, v31.16b
+	WORD $0x4ebf1ff0 // mov v16.16b, v31.16b
+	WORD $0x4ebf1ff1 // mov v17.16b, v31.16b
+	WORD $0x4ebf1ff2 // mov v18.16b, v31.16b
+	WORD $0x4ebf1ff3 // mov v19.16b, v31.16b
+	WORD $0x3dc000b4 // ldr q20, [x5]
+	WORD $0x3dc00135 // ldr q21, [x9]
+	WORD $0x3dc00156 // ldr q22, [x10]
+	WORD $0x3dc00177 // ldr q23, [x11]
+	WORD $0x3dc00198 // ldr q24, [x12]
+	WORD $0xad426859 // ldp q25, q26, [x2, #64]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x4f94e320 // sdot v0.4s, v25.16b, v20.4b[0]
+	WORD $0x4f95e324 // sdot v4.4s, v25.16b, v21.4b[0]
+	WORD $0x4f96e328 // sdot v8.4s, v25.16b, v22.4b[0]
+	WORD $0x4f97e32c // sdot v12.4s, v25.16b, v23.4b[0]
+	WORD $0x4f98e330 // sdot v16.4s, v25.16b, v24.4b[0]
+	WORD $0x4f94e341 // sdot v1.4s, v26.16b, v20.4b[0]
+	WORD $0x4f95e345 // sdot v5.4s, v26.16b, v21.4b[0]
+	WORD $0x4f96e349 // sdot v9.4s, v26.16b, v22.4b[0]
+	WORD $0x4f97e34d // sdot v13.4s, v26.16b, v23.4b[0]
+	WORD $0x4f98e351 // sdot v17.4s, v26.16b, v24.4b[0]
+	WORD $0x4fb4e360 // sdot v0.4s, v27.16b, v20.4b[1]
+	WORD $0x4fb5e364 // sdot v4.4s, v27.16b, v21.4b[1]
+	WORD $0x4fb6e368 // sdot v8.4s, v27.16b, v22.4b[1]
+	WORD $0x4fb7e36c // sdot v12.4s, v27.16b, v23.4b[1]
+	WORD $0x4fb8e370 // sdot v16.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb4e381 // sdot v1.4s, v28.16b, v20.4b[1]
+	WORD $0x4fb5e385 // sdot v5.4s, v28.16b, v21.4b[1]
+	WORD $0x4fb6e389 // sdot v9.4s, v28.16b, v22.4b[1]
+	WORD $0x4fb7e38d // sdot v13.4s, v28.16b, v23.4b[1]
+	WORD $0x4fb8e391 // sdot v17.4s, v28.16b, v24.4b[1]
+	WORD $0xad436859 // ldp q25, q26, [x2, #96]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x4f94e322 // sdot v2.4s, v25.16b, v20.4b[0]
+	WORD $0x4f95e326 // sdot v6.4s, v25.16b, v21.4b[0]
+	WORD $0x4f96e32a // sdot v10.4s, v25.16b, v22.4b[0]
+	WORD $0x4f97e32e // sdot v14.4s, v25.16b, v23.4b[0]
+	WORD $0x4f98e332 // sdot v18.4s, v25.16b, v24.4b[0]
+	WORD $0x4f94e343 // sdot v3.4s, v26.16b, v20.4b[0]
+	WORD $0x4f95e347 // sdot v7.4s, v26.16b, v21.4b[0]
+	WORD $0x4f96e34b // sdot v11.4s, v26.16b, v22.4b[0]
+	WORD $0x4f97e34f // sdot v15.4s, v26.16b, v23.4b[0]
+	WORD $0x4f98e353 // sdot v19.4s, v26.16b, v24.4b[0]
+	WORD $0x4fb4e362 // sdot v2.4s, v27.16b, v20.4b[1]
+	WORD $0x4fb5e366 // sdot v6.4s, v27.16b, v21.4b[1]
+	WORD $0x4fb6e36a // sdot v10.4s, v27.16b, v22.4b[1]
+	WORD $0x4fb7e36e // sdot v14.4s, v27.16b, v23.4b[1]
+	WORD $0x4fb8e372 // sdot v18.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb4e383 // sdot v3.4s, v28.16b, v20.4b[1]
+	WORD $0x4fb5e387 // sdot v7.4s, v28.16b, v21.4b[1]
+	WORD $0x4fb6e38b // sdot v11.4s, v28.16b, v22.4b[1]
+	WORD $0x4fb7e38f // sdot v15.4s, v28.16b, v23.4b[1]
+	WORD $0x4fb8e393 // sdot v19.4s, v28.16b, v24.4b[1]
+	WORD $0xad466859 // ldp q25, q26, [x2, #192]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x4f94eb20 // sdot v0.4s, v25.16b, v20.4b[2]
+	WORD $0x4f95eb24 // sdot v4.4s, v25.16b, v21.4b[2]
+	WORD $0x4f96eb28 // sdot v8.4s, v25.16b, v22.4b[2]
+	WORD $0x4f97eb2c // sdot v12.4s, v25.16b, v23.4b[2]
+	WORD $0x4f98eb30 // sdot v16.4s, v25.16b, v24.4b[2]
+	WORD $0x4f94eb41 // sdot v1.4s, v26.16b, v20.4b[2]
+	WORD $0x4f95eb45 // sdot v5.4s, v26.16b, v21.4b[2]
+	WORD $0x4f96eb49 // sdot v9.4s, v26.16b, v22.4b[2]
+	WORD $0x4f97eb4d // sdot v13.4s, v26.16b, v23.4b[2]
+	WORD $0x4f98eb51 // sdot v17.4s, v26.16b, v24.4b[2]
+	WORD $0x4fb4eb60 // sdot v0.4s, v27.16b, v20.4b[3]
+	WORD $0x4fb5eb64 // sdot v4.4s, v27.16b, v21.4b[3]
+	WORD $0x4fb6eb68 // sdot v8.4s, v27.16b, v22.4b[3]
+	WORD $0x4fb7eb6c // sdot v12.4s, v27.16b, v23.4b[3]
+	WORD $0x4fb8eb70 // sdot v16.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb4eb81 // sdot v1.4s, v28.16b, v20.4b[3]
+	WORD $0x4fb5eb85 // sdot v5.4s, v28.16b, v21.4b[3]
+	WORD $0x4fb6eb89 // sdot v9.4s, v28.16b, v22.4b[3]
+	WORD $0x4fb7eb8d // sdot v13.4s, v28.16b, v23.4b[3]
+	WORD $0x4fb8eb91 // sdot v17.4s, v28.16b, v24.4b[3]
+	WORD $0xad476859 // ldp q25, q26, [x2, #224]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x4f94eb22 // sdot v2.4s, v25.16b, v20.4b[2]
+	WORD $0x4f95eb26 // sdot v6.4s, v25.16b, v21.4b[2]
+	WORD $0x4f96eb2a // sdot v10.4s, v25.16b, v22.4b[2]
+	WORD $0x4f97eb2e // sdot v14.4s, v25.16b, v23.4b[2]
+	WORD $0x4f98eb32 // sdot v18.4s, v25.16b, v24.4b[2]
+	WORD $0x4f94eb43 // sdot v3.4s, v26.16b, v20.4b[2]
+	WORD $0x4f95eb47 // sdot v7.4s, v26.16b, v21.4b[2]
+	WORD $0x4f96eb4b // sdot v11.4s, v26.16b, v22.4b[2]
+	WORD $0x4f97eb4f // sdot v15.4s, v26.16b, v23.4b[2]
+	WORD $0x4f98eb53 // sdot v19.4s, v26.16b, v24.4b[2]
+	WORD $0x4fb4eb62 // sdot v2.4s, v27.16b, v20.4b[3]
+	WORD $0x4fb5eb66 // sdot v6.4s, v27.16b, v21.4b[3]
+	WORD $0x4fb6eb6a // sdot v10.4s, v27.16b, v22.4b[3]
+	WORD $0x4fb7eb6e // sdot v14.4s, v27.16b, v23.4b[3]
+	WORD $0x4fb8eb72 // sdot v18.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb4eb83 // sdot v3.4s, v28.16b, v20.4b[3]
+	WORD $0x4fb5eb87 // sdot v7.4s, v28.16b, v21.4b[3]
+	WORD $0x4fb6eb8b // sdot v11.4s, v28.16b, v22.4b[3]
+	WORD $0x4fb7eb8f // sdot v15.4s, v28.16b, v23.4b[3]
+	WORD $0x4fb8eb93 // sdot v19.4s, v28.16b, v24.4b[3]
+	WORD $0x3dc004b4 // ldr q20, [x5, #16]
+	WORD $0x3dc00535 // ldr q21, [x9, #16]
+	WORD $0x3dc00556 // ldr q22, [x10, #16]
+	WORD $0x3dc00577 // ldr q23, [x11, #16]
+	WORD $0x3dc00598 // ldr q24, [x12, #16]
+	WORD $0xad4a6859 // ldp q25, q26, [x2, #320]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x4f94e320 // sdot v0.4s, v25.16b, v20.4b[0]
+	WORD $0x4f95e324 // sdot v4.4s, v25.16b, v21.4b[0]
+	WORD $0x4f96e328 // sdot v8.4s, v25.16b, v22.4b[0]
+	WORD $0x4f97e32c // sdot v12.4s, v25.16b, v23.4b[0]
+	WORD $0x4f98e330 // sdot v16.4s, v25.16b, v24.4b[0]
+	WORD $0x4f94e341 // sdot v1.4s, v26.16b, v20.4b[0]
+	WORD $0x4f95e345 // sdot v5.4s, v26.16b, v21.4b[0]
+	WORD $0x4f96e349 // sdot v9.4s, v26.16b, v22.4b[0]
+	WORD $0x4f97e34d // sdot v13.4s, v26.16b, v23.4b[0]
+	WORD $0x4f98e351 // sdot v17.4s, v26.16b, v24.4b[0]
+	WORD $0x4fb4e360 // sdot v0.4s, v27.16b, v20.4b[1]
+	WORD $0x4fb5e364 // sdot v4.4s, v27.16b, v21.4b[1]
+	WORD $0x4fb6e368 // sdot v8.4s, v27.16b, v22.4b[1]
+	WORD $0x4fb7e36c // sdot v12.4s, v27.16b, v23.4b[1]
+	WORD $0x4fb8e370 // sdot v16.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb4e381 // sdot v1.4s, v28.16b, v20.4b[1]
+	WORD $0x4fb5e385 // sdot v5.4s, v28.16b, v21.4b[1]
+	WORD $0x4fb6e389 // sdot v9.4s, v28.16b, v22.4b[1]
+	WORD $0x4fb7e38d // sdot v13.4s, v28.16b, v23.4b[1]
+	WORD $0x4fb8e391 // sdot v17.4s, v28.16b, v24.4b[1]
+	WORD $0xad4b6859 // ldp q25, q26, [x2, #352]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x4f94e322 // sdot v2.4s, v25.16b, v20.4b[0]
+	WORD $0x4f95e326 // sdot v6.4s, v25.16b, v21.4b[0]
+	WORD $0x4f96e32a // sdot v10.4s, v25.16b, v22.4b[0]
+	WORD $0x4f97e32e // sdot v14.4s, v25.16b, v23.4b[0]
+	WORD $0x4f98e332 // sdot v18.4s, v25.16b, v24.4b[0]
+	WORD $0x4f94e343 // sdot v3.4s, v26.16b, v20.4b[0]
+	WORD $0x4f95e347 // sdot v7.4s, v26.16b, v21.4b[0]
+	WORD $0x4f96e34b // sdot v11.4s, v26.16b, v22.4b[0]
+	WORD $0x4f97e34f // sdot v15.4s, v26.16b, v23.4b[0]
+	WORD $0x4f98e353 // sdot v19.4s, v26.16b, v24.4b[0]
+	WORD $0x4fb4e362 // sdot v2.4s, v27.16b, v20.4b[1]
+	WORD $0x4fb5e366 // sdot v6.4s, v27.16b, v21.4b[1]
+	WORD $0x4fb6e36a // sdot v10.4s, v27.16b, v22.4b[1]
+	WORD $0x4fb7e36e // sdot v14.4s, v27.16b, v23.4b[1]
+	WORD $0x4fb8e372 // sdot v18.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb4e383 // sdot v3.4s, v28.16b, v20.4b[1]
+	WORD $0x4fb5e387 // sdot v7.4s, v28.16b, v21.4b[1]
+	WORD $0x4fb6e38b // sdot v11.4s, v28.16b, v22.4b[1]
+	WORD $0x4fb7e38f // sdot v15.4s, v28.16b, v23.4b[1]
+	WORD $0x4fb8e393 // sdot v19.4s, v28.16b, v24.4b[1]
+	WORD $0xad4e6859 // ldp q25, q26, [x2, #448]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x4f94eb20 // sdot v0.4s, v25.16b, v20.4b[2]
+	WORD $0x4f95eb24 // sdot v4.4s, v25.16b, v21.4b[2]
+	WORD $0x4f96eb28 // sdot v8.4s, v25.16b, v22.4b[2]
+	WORD $0x4f97eb2c // sdot v12.4s, v25.16b, v23.4b[2]
+	WORD $0x4f98eb30 // sdot v16.4s, v25.16b, v24.4b[2]
+	WORD $0x4f94eb41 // sdot v1.4s, v26.16b, v20.4b[2]
+	WORD $0x4f95eb45 // sdot v5.4s, v26.16b, v21.4b[2]
+	WORD $0x4f96eb49 // sdot v9.4s, v26.16b, v22.4b[2]
+	WORD $0x4f97eb4d // sdot v13.4s, v26.16b, v23.4b[2]
+	WORD $0x4f98eb51 // sdot v17.4s, v26.16b, v24.4b[2]
+	WORD $0x4fb4eb60 // sdot v0.4s, v27.16b, v20.4b[3]
+	WORD $0x4fb5eb64 // sdot v4.4s, v27.16b, v21.4b[3]
+	WORD $0x4fb6eb68 // sdot v8.4s, v27.16b, v22.4b[3]
+	WORD $0x4fb7eb6c // sdot v12.4s, v27.16b, v23.4b[3]
+	WORD $0x4fb8eb70 // sdot v16.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb4eb81 // sdot v1.4s, v28.16b, v20.4b[3]
+	WORD $0x4fb5eb85 // sdot v5.4s, v28.16b, v21.4b[3]
+	WORD $0x4fb6eb89 // sdot v9.4s, v28.16b, v22.4b[3]
+	WORD $0x4fb7eb8d // sdot v13.4s, v28.16b, v23.4b[3]
+	WORD $0x4fb8eb91 // sdot v17.4s, v28.16b, v24.4b[3]
+	WORD $0xad4f6859 // ldp q25, q26, [x2, #480]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x4f94eb22 // sdot v2.4s, v25.16b, v20.4b[2]
+	WORD $0x4f95eb26 // sdot v6.4s, v25.16b, v21.4b[2]
+	WORD $0x4f96eb2a // sdot v10.4s, v25.16b, v22.4b[2]
+	WORD $0x4f97eb2e // sdot v14.4s, v25.16b, v23.4b[2]
+	WORD $0x4f98eb32 // sdot v18.4s, v25.16b, v24.4b[2]
+	WORD $0x4f94eb43 // sdot v3.4s, v26.16b, v20.4b[2]
+	WORD $0x4f95eb47 // sdot v7.4s, v26.16b, v21.4b[2]
+	WORD $0x4f96eb4b // sdot v11.4s, v26.16b, v22.4b[2]
+	WORD $0x4f97eb4f // sdot v15.4s, v26.16b, v23.4b[2]
+	WORD $0x4f98eb53 // sdot v19.4s, v26.16b, v24.4b[2]
+	WORD $0x4fb4eb62 // sdot v2.4s, v27.16b, v20.4b[3]
+	WORD $0x4fb5eb66 // sdot v6.4s, v27.16b, v21.4b[3]
+	WORD $0x4fb6eb6a // sdot v10.4s, v27.16b, v22.4b[3]
+	WORD $0x4fb7eb6e // sdot v14.4s, v27.16b, v23.4b[3]
+	WORD $0x4fb8eb72 // sdot v18.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb4eb83 // sdot v3.4s, v28.16b, v20.4b[3]
+	WORD $0x4fb5eb87 // sdot v7.4s, v28.16b, v21.4b[3]
+	WORD $0x4fb6eb8b // sdot v11.4s, v28.16b, v22.4b[3]
+	WORD $0x4fb7eb8f // sdot v15.4s, v28.16b, v23.4b[3]
+	WORD $0x4fb8eb93 // sdot v19.4s, v28.16b, v24.4b[3]
+	WORD $0xfd400094 // ldr d20, [x4]
+	WORD $0x2f08a694 // uxtl v20.8h, v20.8b
+	WORD $0x4f10a695 // sxtl2 v21.4s, v20.8h
+	WORD $0x0f10a694 // sxtl v20.4s, v20.4h
+	WORD $0x4e21da94 // scvtf v20.4s, v20.4s
+	WORD $0x4e21dab5 // scvtf v21.4s, v21.4s
+	WORD $0x3dc00078 // ldr q24, [x3]
+	WORD $0x4e217b19 // fcvtl2 v25.4s, v24.8h
+	WORD $0x0e217b18 // fcvtl v24.4s, v24.4h
+	WORD $0x6e38de94 // fmul v20.4s, v20.4s, v24.4s
+	WORD $0x6e39deb5 // fmul v21.4s, v21.4s, v25.4s
+	WORD $0xfd401096 // ldr d22, [x4, #32]
+	WORD $0x2f08a6d6 // uxtl v22.8h, v22.8b
+	WORD $0x4f10a6d7 // sxtl2 v23.4s, v22.8h
+	WORD $0x0f10a6d6 // sxtl v22.4s, v22.4h
+	WORD $0x4e21dad6 // scvtf v22.4s, v22.4s
+	WORD $0x4e21daf7 // scvtf v23.4s, v23.4s
+	WORD $0x3dc01078 // ldr q24, [x3, #64]
+	WORD $0x4e217b19 // fcvtl2 v25.4s, v24.8h
+	WORD $0x0e217b18 // fcvtl v24.4s, v24.4h
+	WORD $0x6e38ded6 // fmul v22.4s, v22.4s, v24.4s
+	WORD $0x6e39def7 // fmul v23.4s, v23.4s, v25.4s
+	WORD $0xfd4000da // ldr d26, [x6]
+	WORD $0xad4064f8 // ldp q24, q25, [x7]
+	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
+	WORD $0x6e34dc00 // fmul v0.4s, v0.4s, v20.4s
+	WORD $0x4f9a1018 // fmla v24.4s, v0.4s, v26.s[0]
+	WORD $0x4fba12d8 // fmla v24.4s, v22.4s, v26.s[1]
+	WORD $0x4ebfd421 // fsub v1.4s, v1.4s, v31.4s
+	WORD $0x6e35dc21 // fmul v1.4s, v1.4s, v21.4s
+	WORD $0x4f9a1039 // fmla v25.4s, v1.4s, v26.s[0]
+	WORD $0x4fba12f9 // fmla v25.4s, v23.4s, v26.s[1]
+	WORD $0xad0064f8 // stp q24, q25, [x7]
+	WORD $0xfd4001ba // ldr d26, [x13]
+	WORD $0xad406638 // ldp q24, q25, [x17]
+	WORD $0x4ebfd484 // fsub v4.4s, v4.4s, v31.4s
+	WORD $0x6e34dc84 // fmul v4.4s, v4.4s, v20.4s
+	WORD $0x4f9a1098 // fmla v24.4s, v4.4s, v26.s[0]
+	WORD $0x4fba12d8 // fmla v24.4s, v22.4s, v26.s[1]
+	WORD $0x4ebfd4a5 // fsub v5.4s, v5.4s, v31.4s
+	WORD $0x6e35dca5 // fmul v5.4s, v5.4s, v21.4s
+	WORD $0x4f9a10b9 // fmla v25.4s, v5.4s, v26.s[0]
+	WORD $0x4fba12f9 // fmla v25.4s, v23.4s, v26.s[1]
+	WORD $0xad006638 // stp q24, q25, [x17]
+	WORD $0xfd4001da // ldr d26, [x14]
+	WORD $0xad406678 // ldp q24, q25, [x19]
+	WORD $0x4ebfd508 // fsub v8.4s, v8.4s, v31.4s
+	WORD $0x6e34dd08 // fmul v8.4s, v8.4s, v20.4s
+	WORD $0x4f9a1118 // fmla v24.4s, v8.4s, v26.s[0]
+	WORD $0x4fba12d8 // fmla v24.4s, v22.4s, v26.s[1]
+	WORD $0x4ebfd529 // fsub v9.4s, v9.4s, v31.4s
+	WORD $0x6e35dd29 // fmul v9.4s, v9.4s, v21.4s
+	WORD $0x4f9a1139 // fmla v25.4s, v9.4s, v26.s[0]
+	WORD $0x4fba12f9 // fmla v25.4s, v23.4s, v26.s[1]
+	WORD $0xad006678 // stp q24, q25, [x19]
+	WORD $0xfd4001fa // ldr d26, [x15]
+	WORD $0xad406698 // ldp q24, q25, [x20]
+	WORD $0x4ebfd58c // fsub v12.4s, v12.4s, v31.4s
+	WORD $0x6e34dd8c // fmul v12.4s, v12.4s, v20.4s
+	WORD $0x4f9a1198 // fmla v24.4s, v12.4s, v26.s[0]
+	WORD $0x4fba12d8 // fmla v24.4s, v22.4s, v26.s[1]
+	WORD $0x4ebfd5ad // fsub v13.4s, v13.4s, v31.4s
+	WORD $0x6e35ddad // fmul v13.4s, v13.4s, v21.4s
+	WORD $0x4f9a11b9 // fmla v25.4s, v13.4s, v26.s[0]
+	WORD $0x4fba12f9 // fmla v25.4s, v23.4s, v26.s[1]
+	WORD $0xad006698 // stp q24, q25, [x20]
+	WORD $0xfd40021a // ldr d26, [x16]
+	WORD $0xad4066b8 // ldp q24, q25, [x21]
+	WORD $0x4ebfd610 // fsub v16.4s, v16.4s, v31.4s
+	WORD $0x6e34de10 // fmul v16.4s, v16.4s, v20.4s
+	WORD $0x4f9a1218 // fmla v24.4s, v16.4s, v26.s[0]
+	WORD $0x4fba12d8 // fmla v24.4s, v22.4s, v26.s[1]
+	WORD $0x4ebfd631 // fsub v17.4s, v17.4s, v31.4s
+	WORD $0x6e35de31 // fmul v17.4s, v17.4s, v21.4s
+	WORD $0x4f9a1239 // fmla v25.4s, v17.4s, v26.s[0]
+	WORD $0x4fba12f9 // fmla v25.4s, v23.4s, v26.s[1]
+	WORD $0xad0066b8 // stp q24, q25, [x21]
+	WORD $0xfd400494 // ldr d20, [x4, #8]
+	WORD $0x2f08a694 // uxtl v20.8h, v20.8b
+	WORD $0x4f10a695 // sxtl2 v21.4s, v20.8h
+	WORD $0x0f10a694 // sxtl v20.4s, v20.4h
+	WORD $0x4e21da94 // scvtf v20.4s, v20.4s
+	WORD $0x4e21dab5 // scvtf v21.4s, v21.4s
+	WORD $0x3dc00478 // ldr q24, [x3, #16]
+	WORD $0x4e217b19 // fcvtl2 v25.4s, v24.8h
+	WORD $0x0e217b18 // fcvtl v24.4s, v24.4h
+	WORD $0x6e38de94 // fmul v20.4s, v20.4s, v24.4s
+	WORD $0x6e39deb5 // fmul v21.4s, v21.4s, v25.4s
+	WORD $0xfd401496 // ldr d22, [x4, #40]
+	WORD $0x2f08a6d6 // uxtl v22.8h, v22.8b
+	WORD $0x4f10a6d7 // sxtl2 v23.4s, v22.8h
+	WORD $0x0f10a6d6 // sxtl v22.4s, v22.4h
+	WORD $0x4e21dad6 // scvtf v22.4s, v22.4s
+	WORD $0x4e21daf7 // scvtf v23.4s, v23.4s
+	WORD $0x3dc01478 // ldr q24, [x3, #80]
+	WORD $0x4e217b19 // fcvtl2 v25.4s, v24.8h
+	WORD $0x0e217b18 // fcvtl v24.4s, v24.4h
+	WORD $0x6e38ded6 // fmul v22.4s, v22.4s, v24.4s
+	WORD $0x6e39def7 // fmul v23.4s, v23.4s, v25.4s
+	WORD $0xfd4000da // ldr d26, [x6]
+	WORD $0xad4164f8 // ldp q24, q25, [x7, #32]
+	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
+	WORD $0x6e34dc42 // fmul v2.4s, v2.4s, v20.4s
+	WORD $0x4f9a1058 // fmla v24.4s, v2.4s, v26.s[0]
+	WORD $0x4fba12d8 // fmla v24.4s, v22.4s, v26.s[1]
+	WORD $0x4ebfd463 // fsub v3.4s, v3.4s, v31.4s
+	WORD $0x6e35dc63 // fmul v3.4s, v3.4s, v21.4s
+	WORD $0x4f9a1079 // fmla v25.4s, v3.4s, v26.s[0]
+	WORD $0x4fba12f9 // fmla v25.4s, v23.4s, v26.s[1]
+	WORD $0xad0164f8 // stp q24, q25, [x7, #32]
+	WORD $0xfd4001ba // ldr d26, [x13]
+	WORD $0xad416638 // ldp q24, q25, [x17, #32]
+	WORD $0x4ebfd4c6 // fsub v6.4s, v6.4s, v31.4s
+	WORD $0x6e34dcc6 // fmul v6.4s, v6.4s, v20.4s
+	WORD $0x4f9a10d8 // fmla v24.4s, v6.4s, v26.s[0]
+	WORD $0x4fba12d8 // fmla v24.4s, v22.4s, v26.s[1]
+	WORD $0x4ebfd4e7 // fsub v7.4s, v7.4s, v31.4s
+	WORD $0x6e35dce7 // fmul v7.4s, v7.4s, v21.4s
+	WORD $0x4f9a10f9 // fmla v25.4s, v7.4s, v26.s[0]
+	WORD $0x4fba12f9 // fmla v25.4s, v23.4s, v26.s[1]
+	WORD $0xad016638 // stp q24, q25, [x17, #32]
+	WORD $0xfd4001da // ldr d26, [x14]
+	WORD $0xad416678 // ldp q24, q25, [x19, #32]
+	WORD $0x4ebfd54a // fsub v10.4s, v10.4s, v31.4s
+	WORD $0x6e34dd4a // fmul v10.4s, v10.4s, v20.4s
+	WORD $0x4f9a1158 // fmla v24.4s, v10.4s, v26.s[0]
+	WORD $0x4fba12d8 // fmla v24.4s, v22.4s, v26.s[1]
+	WORD $0x4ebfd56b // fsub v11.4s, v11.4s, v31.4s
+	WORD $0x6e35dd6b // fmul v11.4s, v11.4s, v21.4s
+	WORD $0x4f9a1179 // fmla v25.4s, v11.4s, v26.s[0]
+	WORD $0x4fba12f9 // fmla v25.4s, v23.4s, v26.s[1]
+	WORD $0xad016678 // stp q24, q25, [x19, #32]
+	WORD $0xfd4001fa // ldr d26, [x15]
+	WORD $0xad416698 // ldp q24, q25, [x20, #32]
+	WORD $0x4ebfd5ce // fsub v14.4s, v14.4s, v31.4s
+	WORD $0x6e34ddce // fmul v14.4s, v14.4s, v20.4s
+	WORD $0x4f9a11d8 // fmla v24.4s, v14.4s, v26.s[0]
+	WORD $0x4fba12d8 // fmla v24.4s, v22.4s, v26.s[1]
+	WORD $0x4ebfd5ef // fsub v15.4s, v15.4s, v31.4s
+	WORD $0x6e35ddef // fmul v15.4s, v15.4s, v21.4s
+	WORD $0x4f9a11f9 // fmla v25.4s, v15.4s, v26.s[0]
+	WORD $0x4fba12f9 // fmla v25.4s, v23.4s, v26.s[1]
+	WORD $0xad016698 // stp q24, q25, [x20, #32]
+	WORD $0xfd40021a // ldr d26, [x16]
+	WORD $0xad4166b8 // ldp q24, q25, [x21, #32]
+	WORD $0x4ebfd652 // fsub v18.4s, v18.4s, v31.4s
+	WORD $0x6e34de52 // fmul v18.4s, v18.4s, v20.4s
+	WORD $0x4f9a1258 // fmla v24.4s, v18.4s, v26.s[0]
+	WORD $0x4fba12d8 // fmla v24.4s, v22.4s, v26.s[1]
+	WORD $0x4ebfd673 // fsub v19.4s, v19.4s, v31.4s
+	WORD $0x6e35de73 // fmul v19.4s, v19.4s, v21.4s
+	WORD $0x4f9a1279 // fmla v25.4s, v19.4s, v26.s[0]
+	WORD $0x4fba12f9 // fmla v25.4s, v23.4s, v26.s[1]
+	WORD $0xad0166b8 // stp q24, q25, [x21, #32]
+	ADD $576, R2
+	ADD $576, R4
+	ADD $32, R5
+	ADD $8, R6
+	ADD $32, R9
+	ADD $8, R13
+	ADD $32, R10
+	ADD $8, R14
+	ADD $32, R11
+	ADD $8, R15
+	ADD $32, R12
+	ADD $8, R16
+	SUB $1, R1
+	TST $7, R1
+	BNE loop5
+	ADD $128, R2
+	ADD $128, R4
+	ADD $4736, R3
+	CBNZ R1, loop5
+	ADD $1, R0
+	CMP $2, R0
+	BNE half5
+	RET
+
+// func p5kNEON(rows int, w *byte, blocks int, q *int8, s *float32, n *int32, y *float32, stride int)
+TEXT ·p5kNEON(SB), NOSPLIT, $0-64
+	MOVD rows+0(FP), R0
+	CMP $5, R0
+	BEQ rows5
+	CMP $4, R0
+	BEQ rows4
+	CMP $3, R0
+	BEQ rows3
+	CMP $2, R0
+	BEQ rows2
+	WORD $0x4f00e5fe // movi v30.16b, #0xf
+	MOVD $0x4b400000, R0
+	VDUP R0, V31.S4
+	MOVD $0, R0
+	MOVD blocks+16(FP), R1
+	MOVD w+8(FP), R2
+	ADD R0<<5, R2, R3
+	ADD R0<<4, R2, R4
+	ADD $128, R4
+	ADD R0<<6, R2, R2
+	ADD $128, R2
+	MOVD q+24(FP), R5
+	MOVD s+32(FP), R6
+	MOVD y+48(FP), R7
+	ADD R0<<6, R7, R7
+	WORD $0x4f000408 // movi v8.4s, #0x0
+	WORD $0x4f000409 // movi v9.4s, #0x0
+	WORD $0x4f00040a // movi v10.4s, #0x0
+	WORD $0x4f00040b // movi v11.4s, #0x0
+	WORD $0x4f00040c // movi v12.4s, #0x0
+	WORD $0x4f00040d // movi v13.4s, #0x0
+	WORD $0x4f00040e // movi v14.4s, #0x0
+	WORD $0x4f00040f // movi v15.4s, #0x0
+loop1:
+	WORD $0x4ebf1fe0 // mov v0.16b, v31.16b
+	WORD $0x4ebf1fe1 // mov v1.16b, v31.16b
+	WORD $0x4ebf1fe2 // mov v2.16b, v31.16b
+	WORD $0x4ebf1fe3 // mov v3.16b, v31.16b
+	WORD $0x4ebf1fe4 // mov v4.16b, v31.16b
+	WORD $0x4ebf1fe5 // mov v5.16b, v31.16b
+	WORD $0x4ebf1fe6 // mov v6.16b, v31.16b
+	WORD $0x4ebf1fe7 // mov v7.16b, v31.16b
+	WORD $0x3dc000b0 // ldr q16, [x5]
+	WORD $0xad424851 // ldp q17, q18, [x2, #64]
+	WORD $0xad435053 // ldp q19, q20, [x2, #96]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b1 // sli v17.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
+	WORD $0x4f90e220 // sdot v0.4s, v17.16b, v16.4b[0]
+	WORD $0x4f90e241 // sdot v1.4s, v18.16b, v16.4b[0]
+	WORD $0x4f90e262 // sdot v2.4s, v19.16b, v16.4b[0]
+	WORD $0x4f90e283 // sdot v3.4s, v20.16b, v16.4b[0]
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x4fb0e2a0 // sdot v0.4s, v21.16b, v16.4b[1]
+	WORD $0x4fb0e2c1 // sdot v1.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb0e2e2 // sdot v2.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb0e303 // sdot v3.4s, v24.16b, v16.4b[1]
+	WORD $0xad444851 // ldp q17, q18, [x2, #128]
+	WORD $0xad455053 // ldp q19, q20, [x2, #160]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b1 // sli v17.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
+	WORD $0x4f90e224 // sdot v4.4s, v17.16b, v16.4b[0]
+	WORD $0x4f90e245 // sdot v5.4s, v18.16b, v16.4b[0]
+	WORD $0x4f90e266 // sdot v6.4s, v19.16b, v16.4b[0]
+	WORD $0x4f90e287 // sdot v7.4s, v20.16b, v16.4b[0]
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x4fb0e2a4 // sdot v4.4s, v21.16b, v16.4b[1]
+	WORD $0x4fb0e2c5 // sdot v5.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb0e2e6 // sdot v6.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb0e307 // sdot v7.4s, v24.16b, v16.4b[1]
+	WORD $0xad464851 // ldp q17, q18, [x2, #192]
+	WORD $0xad475053 // ldp q19, q20, [x2, #224]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b1 // sli v17.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
+	WORD $0x4f90ea20 // sdot v0.4s, v17.16b, v16.4b[2]
+	WORD $0x4f90ea41 // sdot v1.4s, v18.16b, v16.4b[2]
+	WORD $0x4f90ea62 // sdot v2.4s, v19.16b, v16.4b[2]
+	WORD $0x4f90ea83 // sdot v3.4s, v20.16b, v16.4b[2]
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x4fb0eaa0 // sdot v0.4s, v21.16b, v16.4b[3]
+	WORD $0x4fb0eac1 // sdot v1.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb0eae2 // sdot v2.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb0eb03 // sdot v3.4s, v24.16b, v16.4b[3]
+	WORD $0xad484851 // ldp q17, q18, [x2, #256]
+	WORD $0xad495053 // ldp q19, q20, [x2, #288]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b1 // sli v17.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
+	WORD $0x4f90ea24 // sdot v4.4s, v17.16b, v16.4b[2]
+	WORD $0x4f90ea45 // sdot v5.4s, v18.16b, v16.4b[2]
+	WORD $0x4f90ea66 // sdot v6.4s, v19.16b, v16.4b[2]
+	WORD $0x4f90ea87 // sdot v7.4s, v20.16b, v16.4b[2]
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x4fb0eaa4 // sdot v4.4s, v21.16b, v16.4b[3]
+	WORD $0x4fb0eac5 // sdot v5.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb0eae6 // sdot v6.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb0eb07 // sdot v7.4s, v24.16b, v16.4b[3]
+	WORD $0x3dc004b0 // ldr q16, [x5, #16]
+	WORD $0xad4a4851 // ldp q17, q18, [x2, #320]
+	WORD $0xad4b5053 // ldp q19, q20, [x2, #352]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b1 // sli v17.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
+	WORD $0x4f90e220 // sdot v0.4s, v17.16b, v16.4b[0]
+	WORD $0x4f90e241 // sdot v1.4s, v18.16b, v16.4b[0]
+	WORD $0x4f90e262 // sdot v2.4s, v19.16b, v16.4b[0]
+	WORD $0x4f90e283 // sdot v3.4s, v20.16b, v16.4b[0]
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x4fb0e2a0 // sdot v0.4s, v21.16b, v16.4b[1]
+	WORD $0x4fb0e2c1 // sdot v1.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb0e2e2 // sdot v2.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb0e303 // sdot v3.4s, v24.16b, v16.4b[1]
+	WORD $0xad4c4851 // ldp q17, q18, [x2, #384]
+	WORD $0xad4d5053 // ldp q19, q20, [x2, #416]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b1 // sli v17.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
+	WORD $0x4f90e224 // sdot v4.4s, v17.16b, v16.4b[0]
+	WORD $0x4f90e245 // sdot v5.4s, v18.16b, v16.4b[0]
+	WORD $0x4f90e266 // sdot v6.4s, v19.16b, v16.4b[0]
+	WORD $0x4f90e287 // sdot v7.4s, v20.16b, v16.4b[0]
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x4fb0e2a4 // sdot v4.4s, v21.16b, v16.4b[1]
+	WORD $0x4fb0e2c5 // sdot v5.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb0e2e6 // sdot v6.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb0e307 // sdot v7.4s, v24.16b, v16.4b[1]
+	WORD $0xad4e4851 // ldp q17, q18, [x2, #448]
+	WORD $0xad4f5053 // ldp q19, q20, [x2, #480]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b1 // sli v17.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
+	WORD $0x4f90ea20 // sdot v0.4s, v17.16b, v16.4b[2]
+	WORD $0x4f90ea41 // sdot v1.4s, v18.16b, v16.4b[2]
+	WORD $0x4f90ea62 // sdot v2.4s, v19.16b, v16.4b[2]
+	WORD $0x4f90ea83 // sdot v3.4s, v20.16b, v16.4b[2]
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x4fb0eaa0 // sdot v0.4s, v21.16b, v16.4b[3]
+	WORD $0x4fb0eac1 // sdot v1.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb0eae2 // sdot v2.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb0eb03 // sdot v3.4s, v24.16b, v16.4b[3]
+	WORD $0xad504851 // ldp q17, q18, [x2, #512]
+	WORD $0xad515053 // ldp q19, q20, [x2, #544]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b1 // sli v17.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
+	WORD $0x4f90ea24 // sdot v4.4s, v17.16b, v16.4b[2]
+	WORD $0x4f90ea45 // sdot v5.4s, v18.16b, v16.4b[2]
+	WORD $0x4f90ea66 // sdot v6.4s, v19.16b, v16.4b[2]
+	WORD $0x4f90ea87 // sdot v7.4s, v20.16b, v16.4b[2]
+	WORD $0x3dc0a05d // ldr q29, [x2, #640]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x3dc0a45d // ldr q29, [x2, #656]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc0a85d // ldr q29, [x2, #672]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x3dc0ac5d // ldr q29, [x2, #688]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x4fb0eaa4 // sdot v4.4s, v21.16b, v16.4b[3]
+	WORD $0x4fb0eac5 // sdot v5.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb0eae6 // sdot v6.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb0eb07 // sdot v7.4s, v24.16b, v16.4b[3]
+	WORD $0xfd400090 // ldr d16, [x4]
+	WORD $0x2f08a610 // uxtl v16.8h, v16.8b
+	WORD $0x4f10a611 // sxtl2 v17.4s, v16.8h
+	WORD $0x0f10a610 // sxtl v16.4s, v16.4h
+	WORD $0x4e21da10 // scvtf v16.4s, v16.4s
+	WORD $0x4e21da31 // scvtf v17.4s, v17.4s
+	WORD $0x3dc00074 // ldr q20, [x3]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0x6e34de10 // fmul v16.4s, v16.4s, v20.4s
+	WORD $0x6e35de31 // fmul v17.4s, v17.4s, v21.4s
+	WORD $0xfd401092 // ldr d18, [x4, #32]
+	WORD $0x2f08a652 // uxtl v18.8h, v18.8b
+	WORD $0x4f10a653 // sxtl2 v19.4s, v18.8h
+	WORD $0x0f10a652 // sxtl v18.4s, v18.4h
+	WORD $0x4e21da52 // scvtf v18.4s, v18.4s
+	WORD $0x4e21da73 // scvtf v19.4s, v19.4s
+	WORD $0x3dc01074 // ldr q20, [x3, #64]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0x6e34de52 // fmul v18.4s, v18.4s, v20.4s
+	WORD $0x6e35de73 // fmul v19.4s, v19.4s, v21.4s
+	WORD $0xfd4000d6 // ldr d22, [x6]
+	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
+	WORD $0x6e30dc00 // fmul v0.4s, v0.4s, v16.4s
+	WORD $0x4f961008 // fmla v8.4s, v0.4s, v22.s[0]
+	WORD $0x4fb61248 // fmla v8.4s, v18.4s, v22.s[1]
+	WORD $0x4ebfd421 // fsub v1.4s, v1.4s, v31.4s
+	WORD $0x6e31dc21 // fmul v1.4s, v1.4s, v17.4s
+	WORD $0x4f961029 // fmla v9.4s, v1.4s, v22.s[0]
+	WORD $0x4fb61269 // fmla v9.4s, v19.4s, v22.s[1]
+	WORD $0xfd400490 // ldr d16, [x4, #8]
+	WORD $0x2f08a610 // uxtl v16.8h, v16.8b
+	WORD $0x4f10a611 // sxtl2 v17.4s, v16.8h
+	WORD $0x0f10a610 // sxtl v16.4s, v16.4h
+	WORD $0x4e21da10 // scvtf v16.4s, v16.4s
+	WORD $0x4e21da31 // scvtf v17.4s, v17.4s
+	WORD $0x3dc00474 // ldr q20, [x3, #16]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0x6e34de10 // fmul v16.4s, v16.4s, v20.4s
+	WORD $0x6e35de31 // fmul v17.4s, v17.4s, v21.4s
+	WORD $0xfd401492 // ldr d18, [x4, #40]
+	WORD $0x2f08a652 // uxtl v18.8h, v18.8b
+	WORD $0x4f10a653 // sxtl2 v19.4s, v18.8h
+	WORD $0x0f10a652 // sxtl v18.4s, v18.4h
+	WORD $0x4e21da52 // scvtf v18.4s, v18.4s
+	WORD $0x4e21da73 // scvtf v19.4s, v19.4s
+	WORD $0x3dc01474 // ldr q20, [x3, #80]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0x6e34de52 // fmul v18.4s, v18.4s, v20.4s
+	WORD $0x6e35de73 // fmul v19.4s, v19.4s, v21.4s
+	WORD $0xfd4000d6 // ldr d22, [x6]
+	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
+	WORD $0x6e30dc42 // fmul v2.4s, v2.4s, v16.4s
+	WORD $0x4f96104a // fmla v10.4s, v2.4s, v22.s[0]
+	WORD $0x4fb6124a // fmla v10.4s, v18.4s, v22.s[1]
+	WORD $0x4ebfd463 // fsub v3.4s, v3.4s, v31.4s
+	WORD $0x6e31dc63 // fmul v3.4s, v3.4s, v17.4s
+	WORD $0x4f96106b // fmla v11.4s, v3.4s, v22.s[0]
+	WORD $0x4fb6126b // fmla v11.4s, v19.4s, v22.s[1]
+	WORD $0xfd400890 // ldr d16, [x4, #16]
+	WORD $0x2f08a610 // uxtl v16.8h, v16.8b
+	WORD $0x4f10a611 // sxtl2 v17.4s, v16.8h
+	WORD $0x0f10a610 // sxtl v16.4s, v16.4h
+	WORD $0x4e21da10 // scvtf v16.4s, v16.4s
+	WORD $0x4e21da31 // scvtf v17.4s, v17.4s
+	WORD $0x3dc00874 // ldr q20, [x3, #32]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0x6e34de10 // fmul v16.4s, v16.4s, v20.4s
+	WORD $0x6e35de31 // fmul v17.4s, v17.4s, v21.4s
+	WORD $0xfd401892 // ldr d18, [x4, #48]
+	WORD $0x2f08a652 // uxtl v18.8h, v18.8b
+	WORD $0x4f10a653 // sxtl2 v19.4s, v18.8h
+	WORD $0x0f10a652 // sxtl v18.4s, v18.4h
+	WORD $0x4e21da52 // scvtf v18.4s, v18.4s
+	WORD $0x4e21da73 // scvtf v19.4s, v19.4s
+	WORD $0x3dc01874 // ldr q20, [x3, #96]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0x6e34de52 // fmul v18.4s, v18.4s, v20.4s
+	WORD $0x6e35de73 // fmul v19.4s, v19.4s, v21.4s
+	WORD $0xfd4000d6 // ldr d22, [x6]
+	WORD $0x4ebfd484 // fsub v4.4s, v4.4s, v31.4s
+	WORD $0x6e30dc84 // fmul v4.4s, v4.4s, v16.4s
+	WORD $0x4f96108c // fmla v12.4s, v4.4s, v22.s[0]
+	WORD $0x4fb6124c // fmla v12.4s, v18.4s, v22.s[1]
+	WORD $0x4ebfd4a5 // fsub v5.4s, v5.4s, v31.4s
+	WORD $0x6e31dca5 // fmul v5.4s, v5.4s, v17.4s
+	WORD $0x4f9610ad // fmla v13.4s, v5.4s, v22.s[0]
+	WORD $0x4fb6126d // fmla v13.4s, v19.4s, v22.s[1]
+	WORD $0xfd400c90 // ldr d16, [x4, #24]
+	WORD $0x2f08a610 // uxtl v16.8h, v16.8b
+	WORD $0x4f10a611 // sxtl2 v17.4s, v16.8h
+	WORD $0x0f10a610 // sxtl v16.4s, v16.4h
+	WORD $0x4e21da10 // scvtf v16.4s, v16.4s
+	WORD $0x4e21da31 // scvtf v17.4s, v17.4s
+	WORD $0x3dc00c74 // ldr q20, [x3, #48]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0x6e34de10 // fmul v16.4s, v16.4s, v20.4s
+	WORD $0x6e35de31 // fmul v17.4s, v17.4s, v21.4s
+	WORD $0xfd401c92 // ldr d18, [x4, #56]
+	WORD $0x2f08a652 // uxtl v18.8h, v18.8b
+	WORD $0x4f10a653 // sxtl2 v19.4s, v18.8h
+	WORD $0x0f10a652 // sxtl v18.4s, v18.4h
+	WORD $0x4e21da52 // scvtf v18.4s, v18.4s
+	WORD $0x4e21da73 // scvtf v19.4s, v19.4s
+	WORD $0x3dc01c74 // ldr q20, [x3, #112]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0x6e34de52 // fmul v18.4s, v18.4s, v20.4s
+	WORD $0x6e35de73 // fmul v19.4s, v19.4s, v21.4s
+	WORD $0xfd4000d6 // ldr d22, [x6]
+	WORD $0x4ebfd4c6 // fsub v6.4s, v6.4s, v31.4s
+	WORD $0x6e30dcc6 // fmul v6.4s, v6.4s, v16.4s
+	WORD $0x4f9610ce // fmla v14.4s, v6.4s, v22.s[0]
+	WORD $0x4fb6124e // fmla v14.4s, v18.4s, v22.s[1]
+	WORD $0x4ebfd4e7 // fsub v7.4s, v7.4s, v31.4s
+	WORD $0x6e31dce7 // fmul v7.4s, v7.4s, v17.4s
+	WORD $0x4f9610ef // fmla v15.4s, v7.4s, v22.s[0]
+	WORD $0x4fb6126f // fmla v15.4s, v19.4s, v22.s[1]
+	ADD $704, R2
+	ADD $704, R4
+	ADD $32, R5
+	ADD $8, R6
+	SUB $1, R1
+	TST $7, R1
+	BNE loop1
+	ADD $128, R2
+	ADD $128, R4
+	ADD $5760, R3
+	CBNZ R1, loop1
+	WORD $0xad0024e8 // stp q8, q9, [x7]
+	WORD $0xad012cea // stp q10, q11, [x7, #32]
+	WORD $0xad0234ec // stp q12, q13, [x7, #64]
+	WORD $0xad033cee // stp q14, q15, [x7, #96]
+	RET
+rows2:
+	WORD $0x4f00e5fe // movi v30.16b, #0xf
+	MOVD $0x4b400000, R0
+	VDUP R0, V31.S4
+	MOVD $0, R0
+half2:
+	MOVD blocks+16(FP), R1
+	MOVD w+8(FP), R2
+	ADD R0<<5, R2, R3
+	ADD R0<<4, R2, R4
+	ADD $128, R4
+	ADD R0<<6, R2, R2
+	ADD $128, R2
+	MOVD q+24(FP), R5
+	MOVD s+32(FP), R6
+	MOVD y+48(FP), R7
+	ADD R0<<6, R7, R7
+	LSL $5, R1, R8
+	ADD R8<<0, R5, R9
+	LSL $3, R1, R8
+	ADD R8<<0, R6, R10
+	MOVD stride+56(FP), R8
+	ADD R8<<0, R7, R11
+	WORD $0x4f000408 // movi v8.4s, #0x0
+	WORD $0x4f000409 // movi v9.4s, #0x0
+	WORD $0x4f00040a // movi v10.4s, #0x0
+	WORD $0x4f00040b // movi v11.4s, #0x0
+	WORD $0x4f00040c // movi v12.4s, #0x0
+	WORD $0x4f00040d // movi v13.4s, #0x0
+	WORD $0x4f00040e // movi v14.4s, #0x0
+	WORD $0x4f00040f // movi v15.4s, #0x0
+loop2:
+	WORD $0x4ebf1fe0 // mov v0.16b, v31.16b
+	WORD $0x4ebf1fe1 // mov v1.16b, v31.16b
+	WORD $0x4ebf1fe2 // mov v2.16b, v31.16b
+	WORD $0x4ebf1fe3 // mov v3.16b, v31.16b
+	WORD $0x4ebf1fe4 // mov v4.16b, v31.16b
+	WORD $0x4ebf1fe5 // mov v5.16b, v31.16b
+	WORD $0x4ebf1fe6 // mov v6.16b, v31.16b
+	WORD $0x4ebf1fe7 // mov v7.16b, v31.16b
+	WORD $0x3dc000b0 // ldr q16, [x5]
+	WORD $0x3dc00131 // ldr q17, [x9]
+	WORD $0xad424c52 // ldp q18, q19, [x2, #64]
+	WORD $0xad435454 // ldp q20, q21, [x2, #96]
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x6f0c06b9 // ushr v25.16b, v21.16b, #4
+	WORD $0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x4f90e240 // sdot v0.4s, v18.16b, v16.4b[0]
+	WORD $0x4f91e244 // sdot v4.4s, v18.16b, v17.4b[0]
+	WORD $0x4f90e261 // sdot v1.4s, v19.16b, v16.4b[0]
+	WORD $0x4f91e265 // sdot v5.4s, v19.16b, v17.4b[0]
+	WORD $0x4f90e282 // sdot v2.4s, v20.16b, v16.4b[0]
+	WORD $0x4f91e286 // sdot v6.4s, v20.16b, v17.4b[0]
+	WORD $0x4f90e2a3 // sdot v3.4s, v21.16b, v16.4b[0]
+	WORD $0x4f91e2a7 // sdot v7.4s, v21.16b, v17.4b[0]
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x4fb0e2c0 // sdot v0.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb1e2c4 // sdot v4.4s, v22.16b, v17.4b[1]
+	WORD $0x4fb0e2e1 // sdot v1.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb1e2e5 // sdot v5.4s, v23.16b, v17.4b[1]
+	WORD $0x4fb0e302 // sdot v2.4s, v24.16b, v16.4b[1]
+	WORD $0x4fb1e306 // sdot v6.4s, v24.16b, v17.4b[1]
+	WORD $0x4fb0e323 // sdot v3.4s, v25.16b, v16.4b[1]
+	WORD $0x4fb1e327 // sdot v7.4s, v25.16b, v17.4b[1]
+	WORD $0xad464c52 // ldp q18, q19, [x2, #192]
+	WORD $0xad475454 // ldp q20, q21, [x2, #224]
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x6f0c06b9 // ushr v25.16b, v21.16b, #4
+	WORD $0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x4f90ea40 // sdot v0.4s, v18.16b, v16.4b[2]
+	WORD $0x4f91ea44 // sdot v4.4s, v18.16b, v17.4b[2]
+	WORD $0x4f90ea61 // sdot v1.4s, v19.16b, v16.4b[2]
+	WORD $0x4f91ea65 // sdot v5.4s, v19.16b, v17.4b[2]
+	WORD $0x4f90ea82 // sdot v2.4s, v20.16b, v16.4b[2]
+	WORD $0x4f91ea86 // sdot v6.4s, v20.16b, v17.4b[2]
+	WORD $0x4f90eaa3 // sdot v3.4s, v21.16b, v16.4b[2]
+	WORD $0x4f91eaa7 // sdot v7.4s, v21.16b, v17.4b[2]
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x4fb0eac0 // sdot v0.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb1eac4 // sdot v4.4s, v22.16b, v17.4b[3]
+	WORD $0x4fb0eae1 // sdot v1.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb1eae5 // sdot v5.4s, v23.16b, v17.4b[3]
+	WORD $0x4fb0eb02 // sdot v2.4s, v24.16b, v16.4b[3]
+	WORD $0x4fb1eb06 // sdot v6.4s, v24.16b, v17.4b[3]
+	WORD $0x4fb0eb23 // sdot v3.4s, v25.16b, v16.4b[3]
+	WORD $0x4fb1eb27 // sdot v7.4s, v25.16b, v17.4b[3]
+	WORD $0x3dc004b0 // ldr q16, [x5, #16]
+	WORD $0x3dc00531 // ldr q17, [x9, #16]
+	WORD $0xad4a4c52 // ldp q18, q19, [x2, #320]
+	WORD $0xad4b5454 // ldp q20, q21, [x2, #352]
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x6f0c06b9 // ushr v25.16b, v21.16b, #4
+	WORD $0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x4f90e240 // sdot v0.4s, v18.16b, v16.4b[0]
+	WORD $0x4f91e244 // sdot v4.4s, v18.16b, v17.4b[0]
+	WORD $0x4f90e261 // sdot v1.4s, v19.16b, v16.4b[0]
+	WORD $0x4f91e265 // sdot v5.4s, v19.16b, v17.4b[0]
+	WORD $0x4f90e282 // sdot v2.4s, v20.16b, v16.4b[0]
+	WORD $0x4f91e286 // sdot v6.4s, v20.16b, v17.4b[0]
+	WORD $0x4f90e2a3 // sdot v3.4s, v21.16b, v16.4b[0]
+	WORD $0x4f91e2a7 // sdot v7.4s, v21.16b, v17.4b[0]
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x4fb0e2c0 // sdot v0.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb1e2c4 // sdot v4.4s, v22.16b, v17.4b[1]
+	WORD $0x4fb0e2e1 // sdot v1.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb1e2e5 // sdot v5.4s, v23.16b, v17.4b[1]
+	WORD $0x4fb0e302 // sdot v2.4s, v24.16b, v16.4b[1]
+	WORD $0x4fb1e306 // sdot v6.4s, v24.16b, v17.4b[1]
+	WORD $0x4fb0e323 // sdot v3.4s, v25.16b, v16.4b[1]
+	WORD $0x4fb1e327 // sdot v7.4s, v25.16b, v17.4b[1]
+	WORD $0xad4e4c52 // ldp q18, q19, [x2, #448]
+	WORD $0xad4f5454 // ldp q20, q21, [x2, #480]
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x6f0c06b9 // ushr v25.16b, v21.16b, #4
+	WORD $0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x4f90ea40 // sdot v0.4s, v18.16b, v16.4b[2]
+	WORD $0x4f91ea44 // sdot v4.4s, v18.16b, v17.4b[2]
+	WORD $0x4f90ea61 // sdot v1.4s, v19.16b, v16.4b[2]
+	WORD $0x4f91ea65 // sdot v5.4s, v19.16b, v17.4b[2]
+	WORD $0x4f90ea82 // sdot v2.4s, v20.16b, v16.4b[2]
+	WORD $0x4f91ea86 // sdot v6.4s, v20.16b, v17.4b[2]
+	WORD $0x4f90eaa3 // sdot v3.4s, v21.16b, v16.4b[2]
+	WORD $0x4f91eaa7 // sdot v7.4s, v21.16b, v17.4b[2]
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x4fb0eac0 // sdot v0.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb1eac4 // sdot v4.4s, v22.16b, v17.4b[3]
+	WORD $0x4fb0eae1 // sdot v1.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb1eae5 // sdot v5.4s, v23.16b, v17.4b[3]
+	WORD $0x4fb0eb02 // sdot v2.4s, v24.16b, v16.4b[3]
+	WORD $0x4fb1eb06 // sdot v6.4s, v24.16b, v17.4b[3]
+	WORD $0x4fb0eb23 // sdot v3.4s, v25.16b, v16.4b[3]
+	WORD $0x4fb1eb27 // sdot v7.4s, v25.16b, v17.4b[3]
+	WORD $0xfd400090 // ldr d16, [x4]
+	WORD $0x2f08a610 // uxtl v16.8h, v16.8b
+	WORD $0x4f10a611 // sxtl2 v17.4s, v16.8h
+	WORD $0x0f10a610 // sxtl v16.4s, v16.4h
+	WORD $0x4e21da10 // scvtf v16.4s, v16.4s
+	WORD $0x4e21da31 // scvtf v17.4s, v17.4s
+	WORD $0x3dc00074 // ldr q20, [x3]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0x6e34de10 // fmul v16.4s, v16.4s, v20.4s
+	WORD $0x6e35de31 // fmul v17.4s, v17.4s, v21.4s
+	WORD $0xfd401092 // ldr d18, [x4, #32]
+	WORD $0x2f08a652 // uxtl v18.8h, v18.8b
+	WORD $0x4f10a653 // sxtl2 v19.4s, v18.8h
+	WORD $0x0f10a652 // sxtl v18.4s, v18.4h
+	WORD $0x4e21da52 // scvtf v18.4s, v18.4s
+	WORD $0x4e21da73 // scvtf v19.4s, v19.4s
+	WORD $0x3dc01074 // ldr q20, [x3, #64]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0x6e34de52 // fmul v18.4s, v18.4s, v20.4s
+	WORD $0x6e35de73 // fmul v19.4s, v19.4s, v21.4s
+	WORD $0xfd4000d6 // ldr d22, [x6]
+	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
+	WORD $0x6e30dc00 // fmul v0.4s, v0.4s, v16.4s
+	WORD $0x4f961008 // fmla v8.4s, v0.4s, v22.s[0]
+	WORD $0x4fb61248 // fmla v8.4s, v18.4s, v22.s[1]
+	WORD $0x4ebfd421 // fsub v1.4s, v1.4s, v31.4s
+	WORD $0x6e31dc21 // fmul v1.4s, v1.4s, v17.4s
+	WORD $0x4f961029 // fmla v9.4s, v1.4s, v22.s[0]
+	WORD $0x4fb61269 // fmla v9.4s, v19.4s, v22.s[1]
+	WORD $0xfd400156 // ldr d22, [x10]
+	WORD $0x4ebfd484 // fsub v4.4s, v4.4s, v31.4s
+	WORD $0x6e30dc84 // fmul v4.4s, v4.4s, v16.4s
+	WORD $0x4f96108c // fmla v12.4s, v4.4s, v22.s[0]
+	WORD $0x4fb6124c // fmla v12.4s, v18.4s, v22.s[1]
+	WORD $0x4ebfd4a5 // fsub v5.4s, v5.4s, v31.4s
+	WORD $0x6e31dca5 // fmul v5.4s, v5.4s, v17.4s
+	WORD $0x4f9610ad // fmla v13.4s, v5.4s, v22.s[0]
+	WORD $0x4fb6126d // fmla v13.4s, v19.4s, v22.s[1]
+	WORD $0xfd400490 // ldr d16, [x4, #8]
+	WORD $0x2f08a610 // uxtl v16.8h, v16.8b
+	WORD $0x4f10a611 // sxtl2 v17.4s, v16.8h
+	WORD $0x0f10a610 // sxtl v16.4s, v16.4h
+	WORD $0x4e21da10 // scvtf v16.4s, v16.4s
+	WORD $0x4e21da31 // scvtf v17.4s, v17.4s
+	WORD $0x3dc00474 // ldr q20, [x3, #16]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0x6e34de10 // fmul v16.4s, v16.4s, v20.4s
+	WORD $0x6e35de31 // fmul v17.4s, v17.4s, v21.4s
+	WORD $0xfd401492 // ldr d18, [x4, #40]
+	WORD $0x2f08a652 // uxtl v18.8h, v18.8b
+	WORD $0x4f10a653 // sxtl2 v19.4s, v18.8h
+	WORD $0x0f10a652 // sxtl v18.4s, v18.4h
+	WORD $0x4e21da52 // scvtf v18.4s, v18.4s
+	WORD $0x4e21da73 // scvtf v19.4s, v19.4s
+	WORD $0x3dc01474 // ldr q20, [x3, #80]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0x6e34de52 // fmul v18.4s, v18.4s, v20.4s
+	WORD $0x6e35de73 // fmul v19.4s, v19.4s, v21.4s
+	WORD $0xfd4000d6 // ldr d22, [x6]
+	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
+	WORD $0x6e30dc42 // fmul v2.4s, v2.4s, v16.4s
+	WORD $0x4f96104a // fmla v10.4s, v2.4s, v22.s[0]
+	WORD $0x4fb6124a // fmla v10.4s, v18.4s, v22.s[1]
+	WORD $0x4ebfd463 // fsub v3.4s, v3.4s, v31.4s
+	WORD $0x6e31dc63 // fmul v3.4s, v3.4s, v17.4s
+	WORD $0x4f96106b // fmla v11.4s, v3.4s, v22.s[0]
+	WORD $0x4fb6126b // fmla v11.4s, v19.4s, v22.s[1]
+	WORD $0xfd400156 // ldr d22, [x10]
+	WORD $0x4ebfd4c6 // fsub v6.4s, v6.4s, v31.4s
+	WORD $0x6e30dcc6 // fmul v6.4s, v6.4s, v16.4s
+	WORD $0x4f9610ce // fmla v14.4s, v6.4s, v22.s[0]
+	WORD $0x4fb6124e // fmla v14.4s, v18.4s, v22.s[1]
+	WORD $0x4ebfd4e7 // fsub v7.4s, v7.4s, v31.4s
+	WORD $0x6e31dce7 // fmul v7.4s, v7.4s, v17.4s
+	WORD $0x4f9610ef // fmla v15.4s, v7.4s, v22.s[0]
+	WORD $0x4fb6126f // fmla v15.4s, v19.4s, v22.s[1]
+	ADD $704, R2
+	ADD $704, R4
+	ADD $32, R5
+	ADD $8, R6
+	ADD $32, R9
+	ADD $8, R10
+	SUB $1, R1
+	TST $7, R1
+	BNE loop2
+	ADD $128, R2
+	ADD $128, R4
+	ADD $5760, R3
+	CBNZ R1, loop2
+	WORD $0xad0024e8 // stp q8, q9, [x7]
+	WORD $0xad012cea // stp q10, q11, [x7, #32]
+	WORD $0xad00356c // stp q12, q13, [x11]
+	WORD $0xad013d6e // stp q14, q15, [x11, #32]
+	ADD $1, R0
+	CMP $2, R0
+	BNE half2
+	RET
+rows3:
+	WORD $0x4f00e5fe // movi v30.16b, #0xf
+	MOVD $0x4b400000, R0
+	VDUP R0, V31.S4
+	MOVD $0, R0
+half3:
+	MOVD blocks+16(FP), R1
+	MOVD w+8(FP), R2
+	ADD R0<<5, R2, R3
+	ADD R0<<4, R2, R4
+	ADD $128, R4
+	ADD R0<<6, R2, R2
+	ADD $128, R2
+	MOVD q+24(FP), R5
+	MOVD s+32(FP), R6
+	MOVD y+48(FP), R7
+	ADD R0<<6, R7, R7
+	LSL $5, R1, R8
+	ADD R8<<0, R5, R9
+	ADD R8<<0, R9, R10
+	LSL $3, R1, R8
+	ADD R8<<0, R6, R11
+	ADD R8<<0, R11, R12
+	MOVD stride+56(FP), R8
+	ADD R8<<0, R7, R13
+	ADD R8<<0, R13, R14
+	WORD $0x4f00040f // movi v15.4s, #0x0
+	WORD $0x4f000410 // movi v16.4s, #0x0
+	WORD $0xad0040ef // stp q15, q16, [x7]
+	WORD $0xad0140ef // stp q15, q16, [x7, #32]
+	WORD $0xad0041af // stp q15, q16, [x13]
+	WORD $0xad0141af // stp q15, q16, [x13, #32]
+	WORD $0xad0041cf // stp q15, q16, [x14]
+	WORD $0xad0141cf // stp q15, q16, [x14, #32]
+loop3:
+	WORD $0x4ebf1fe0 // mov v0.16b, v31.16b
+	WORD $0x4ebf1fe1 // mov v1.16b, v31.16b
+	WORD $0x4ebf1fe2 // mov v2.16b, v31.16b
+	WORD $0x4ebf1fe3 // mov v3.16b, v31.16b
+	WORD $0x4ebf1fe4 // mov v4.16b, v31.16b
+	WORD $0x4ebf1fe5 // mov v5.16b, v31.16b
+	WORD $0x4ebf1fe6 // mov v6.16b, v31.16b
+	WORD $0x4ebf1fe7 // mov v7.16b, v31.16b
+	WORD $0x4ebf1fe8 // mov v8.16b, v31.16b
+	WORD $0x4ebf1fe9 // mov v9.16b, v31.16b
+	WORD $0x4ebf1fea // mov v10.16b, v31.16b
+	WORD $0x4ebf1feb // mov v11.16b, v31.16b
+	WORD $0x3dc000ac // ldr q12, [x5]
+	WORD $0x3dc0012d // ldr q13, [x9]
+	WORD $0x3dc0014e // ldr q14, [x10]
+	WORD $0xad42404f // ldp q15, q16, [x2, #64]
+	WORD $0xad434851 // ldp q17, q18, [x2, #96]
+	WORD $0x6f0c05f3 // ushr v19.16b, v15.16b, #4
+	WORD $0x4e3e1def // and v15.16b, v15.16b, v30.16b
+	WORD $0x6f0c0614 // ushr v20.16b, v16.16b, #4
+	WORD $0x4e3e1e10 // and v16.16b, v16.16b, v30.16b
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57af // sli v15.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b0 // sli v16.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b1 // sli v17.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x4f8ce1e0 // sdot v0.4s, v15.16b, v12.4b[0]
+	WORD $0x4f8de1e4 // sdot v4.4s, v15.16b, v13.4b[0]
+	WORD $0x4f8ee1e8 // sdot v8.4s, v15.16b, v14.4b[0]
+	WORD $0x4f8ce201 // sdot v1.4s, v16.16b, v12.4b[0]
+	WORD $0x4f8de205 // sdot v5.4s, v16.16b, v13.4b[0]
+	WORD $0x4f8ee209 // sdot v9.4s, v16.16b, v14.4b[0]
+	WORD $0x4f8ce222 // sdot v2.4s, v17.16b, v12.4b[0]
+	WORD $0x4f8de226 // sdot v6.4s, v17.16b, v13.4b[0]
+	WORD $0x4f8ee22a // sdot v10.4s, v17.16b, v14.4b[0]
+	WORD $0x4f8ce243 // sdot v3.4s, v18.16b, v12.4b[0]
+	WORD $0x4f8de247 // sdot v7.4s, v18.16b, v13.4b[0]
+	WORD $0x4f8ee24b // sdot v11.4s, v18.16b, v14.4b[0]
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x4face260 // sdot v0.4s, v19.16b, v12.4b[1]
+	WORD $0x4fade264 // sdot v4.4s, v19.16b, v13.4b[1]
+	WORD $0x4faee268 // sdot v8.4s, v19.16b, v14.4b[1]
+	WORD $0x4face281 // sdot v1.4s, v20.16b, v12.4b[1]
+	WORD $0x4fade285 // sdot v5.4s, v20.16b, v13.4b[1]
+	WORD $0x4faee289 // sdot v9.4s, v20.16b, v14.4b[1]
+	WORD $0x4face2a2 // sdot v2.4s, v21.16b, v12.4b[1]
+	WORD $0x4fade2a6 // sdot v6.4s, v21.16b, v13.4b[1]
+	WORD $0x4faee2aa // sdot v10.4s, v21.16b, v14.4b[1]
+	WORD $0x4face2c3 // sdot v3.4s, v22.16b, v12.4b[1]
+	WORD $0x4fade2c7 // sdot v7.4s, v22.16b, v13.4b[1]
+	WORD $0x4faee2cb // sdot v11.4s, v22.16b, v14.4b[1]
+	WORD $0xad46404f // ldp q15, q16, [x2, #192]
+	WORD $0xad474851 // ldp q17, q18, [x2, #224]
+	WORD $0x6f0c05f3 // ushr v19.16b, v15.16b, #4
+	WORD $0x4e3e1def // and v15.16b, v15.16b, v30.16b
+	WORD $0x6f0c0614 // ushr v20.16b, v16.16b, #4
+	WORD $0x4e3e1e10 // and v16.16b, v16.16b, v30.16b
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57af // sli v15.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b0 // sli v16.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b1 // sli v17.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x4f8ce9e0 // sdot v0.4s, v15.16b, v12.4b[2]
+	WORD $0x4f8de9e4 // sdot v4.4s, v15.16b, v13.4b[2]
+	WORD $0x4f8ee9e8 // sdot v8.4s, v15.16b, v14.4b[2]
+	WORD $0x4f8cea01 // sdot v1.4s, v16.16b, v12.4b[2]
+	WORD $0x4f8dea05 // sdot v5.4s, v16.16b, v13.4b[2]
+	WORD $0x4f8eea09 // sdot v9.4s, v16.16b, v14.4b[2]
+	WORD $0x4f8cea22 // sdot v2.4s, v17.16b, v12.4b[2]
+	WORD $0x4f8dea26 // sdot v6.4s, v17.16b, v13.4b[2]
+	WORD $0x4f8eea2a // sdot v10.4s, v17.16b, v14.4b[2]
+	WORD $0x4f8cea43 // sdot v3.4s, v18.16b, v12.4b[2]
+	WORD $0x4f8dea47 // sdot v7.4s, v18.16b, v13.4b[2]
+	WORD $0x4f8eea4b // sdot v11.4s, v18.16b, v14.4b[2]
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x4facea60 // sdot v0.4s, v19.16b, v12.4b[3]
+	WORD $0x4fadea64 // sdot v4.4s, v19.16b, v13.4b[3]
+	WORD $0x4faeea68 // sdot v8.4s, v19.16b, v14.4b[3]
+	WORD $0x4facea81 // sdot v1.4s, v20.16b, v12.4b[3]
+	WORD $0x4fadea85 // sdot v5.4s, v20.16b, v13.4b[3]
+	WORD $0x4faeea89 // sdot v9.4s, v20.16b, v14.4b[3]
+	WORD $0x4faceaa2 // sdot v2.4s, v21.16b, v12.4b[3]
+	WORD $0x4fadeaa6 // sdot v6.4s, v21.16b, v13.4b[3]
+	WORD $0x4faeeaaa // sdot v10.4s, v21.16b, v14.4b[3]
+	WORD $0x4faceac3 // sdot v3.4s, v22.16b, v12.4b[3]
+	WORD $0x4fadeac7 // sdot v7.4s, v22.16b, v13.4b[3]
+	WORD $0x4faeeacb // sdot v11.4s, v22.16b, v14.4b[3]
+	WORD $0x3dc004ac // ldr q12, [x5, #16]
+	WORD $0x3dc0052d // ldr q13, [x9, #16]
+	WORD $0x3dc0054e // ldr q14, [x10, #16]
+	WORD $0xad4a404f // ldp q15, q16, [x2, #320]
+	WORD $0xad4b4851 // ldp q17, q18, [x2, #352]
+	WORD $0x6f0c05f3 // ushr v19.16b, v15.16b, #4
+	WORD $0x4e3e1def // and v15.16b, v15.16b, v30.16b
+	WORD $0x6f0c0614 // ushr v20.16b, v16.16b, #4
+	WORD $0x4e3e1e10 // and v16.16b, v16.16b, v30.16b
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57af // sli v15.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b0 // sli v16.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b1 // sli v17.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x4f8ce1e0 // sdot v0.4s, v15.16b, v12.4b[0]
+	WORD $0x4f8de1e4 // sdot v4.4s, v15.16b, v13.4b[0]
+	WORD $0x4f8ee1e8 // sdot v8.4s, v15.16b, v14.4b[0]
+	WORD $0x4f8ce201 // sdot v1.4s, v16.16b, v12.4b[0]
+	WORD $0x4f8de205 // sdot v5.4s, v16.16b, v13.4b[0]
+	WORD $0x4f8ee209 // sdot v9.4s, v16.16b, v14.4b[0]
+	WORD $0x4f8ce222 // sdot v2.4s, v17.16b, v12.4b[0]
+	WORD $0x4f8de226 // sdot v6.4s, v17.16b, v13.4b[0]
+	WORD $0x4f8ee22a // sdot v10.4s, v17.16b, v14.4b[0]
+	WORD $0x4f8ce243 // sdot v3.4s, v18.16b, v12.4b[0]
+	WORD $0x4f8de247 // sdot v7.4s, v18.16b, v13.4b[0]
+	WORD $0x4f8ee24b // sdot v11.4s, v18.16b, v14.4b[0]
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x4face260 // sdot v0.4s, v19.16b, v12.4b[1]
+	WORD $0x4fade264 // sdot v4.4s, v19.16b, v13.4b[1]
+	WORD $0x4faee268 // sdot v8.4s, v19.16b, v14.4b[1]
+	WORD $0x4face281 // sdot v1.4s, v20.16b, v12.4b[1]
+	WORD $0x4fade285 // sdot v5.4s, v20.16b, v13.4b[1]
+	WORD $0x4faee289 // sdot v9.4s, v20.16b, v14.4b[1]
+	WORD $0x4face2a2 // sdot v2.4s, v21.16b, v12.4b[1]
+	WORD $0x4fade2a6 // sdot v6.4s, v21.16b, v13.4b[1]
+	WORD $0x4faee2aa // sdot v10.4s, v21.16b, v14.4b[1]
+	WORD $0x4face2c3 // sdot v3.4s, v22.16b, v12.4b[1]
+	WORD $0x4fade2c7 // sdot v7.4s, v22.16b, v13.4b[1]
+	WORD $0x4faee2cb // sdot v11.4s, v22.16b, v14.4b[1]
+	WORD $0xad4e404f // ldp q15, q16, [x2, #448]
+	WORD $0xad4f4851 // ldp q17, q18, [x2, #480]
+	WORD $0x6f0c05f3 // ushr v19.16b, v15.16b, #4
+	WORD $0x4e3e1def // and v15.16b, v15.16b, v30.16b
+	WORD $0x6f0c0614 // ushr v20.16b, v16.16b, #4
+	WORD $0x4e3e1e10 // and v16.16b, v16.16b, v30.16b
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57af // sli v15.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b0 // sli v16.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b1 // sli v17.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x4f8ce9e0 // sdot v0.4s, v15.16b, v12.4b[2]
+	WORD $0x4f8de9e4 // sdot v4.4s, v15.16b, v13.4b[2]
+	WORD $0x4f8ee9e8 // sdot v8.4s, v15.16b, v14.4b[2]
+	WORD $0x4f8cea01 // sdot v1.4s, v16.16b, v12.4b[2]
+	WORD $0x4f8dea05 // sdot v5.4s, v16.16b, v13.4b[2]
+	WORD $0x4f8eea09 // sdot v9.4s, v16.16b, v14.4b[2]
+	WORD $0x4f8cea22 // sdot v2.4s, v17.16b, v12.4b[2]
+	WORD $0x4f8dea26 // sdot v6.4s, v17.16b, v13.4b[2]
+	WORD $0x4f8eea2a // sdot v10.4s, v17.16b, v14.4b[2]
+	WORD $0x4f8cea43 // sdot v3.4s, v18.16b, v12.4b[2]
+	WORD $0x4f8dea47 // sdot v7.4s, v18.16b, v13.4b[2]
+	WORD $0x4f8eea4b // sdot v11.4s, v18.16b, v14.4b[2]
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b3 // sli v19.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x4facea60 // sdot v0.4s, v19.16b, v12.4b[3]
+	WORD $0x4fadea64 // sdot v4.4s, v19.16b, v13.4b[3]
+	WORD $0x4faeea68 // sdot v8.4s, v19.16b, v14.4b[3]
+	WORD $0x4facea81 // sdot v1.4s, v20.16b, v12.4b[3]
+	WORD $0x4fadea85 // sdot v5.4s, v20.16b, v13.4b[3]
+	WORD $0x4faeea89 // sdot v9.4s, v20.16b, v14.4b[3]
+	WORD $0x4faceaa2 // sdot v2.4s, v21.16b, v12.4b[3]
+	WORD $0x4fadeaa6 // sdot v6.4s, v21.16b, v13.4b[3]
+	WORD $0x4faeeaaa // sdot v10.4s, v21.16b, v14.4b[3]
+	WORD $0x4faceac3 // sdot v3.4s, v22.16b, v12.4b[3]
+	WORD $0x4fadeac7 // sdot v7.4s, v22.16b, v13.4b[3]
+	WORD $0x4faeeacb // sdot v11.4s, v22.16b, v14.4b[3]
+	WORD $0xfd40008c // ldr d12, [x4]
+	WORD $0x2f08a58c // uxtl v12.8h, v12.8b
+	WORD $0x4f10a58d // sxtl2 v13.4s, v12.8h
+	WORD $0x0f10a58c // sxtl v12.4s, v12.4h
+	WORD $0x4e21d98c // scvtf v12.4s, v12.4s
+	WORD $0x4e21d9ad // scvtf v13.4s, v13.4s
+	WORD $0x3dc00070 // ldr q16, [x3]
+	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
+	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
+	WORD $0x6e30dd8c // fmul v12.4s, v12.4s, v16.4s
+	WORD $0x6e31ddad // fmul v13.4s, v13.4s, v17.4s
+	WORD $0xfd40108e // ldr d14, [x4, #32]
+	WORD $0x2f08a5ce // uxtl v14.8h, v14.8b
+	WORD $0x4f10a5cf // sxtl2 v15.4s, v14.8h
+	WORD $0x0f10a5ce // sxtl v14.4s, v14.4h
+	WORD $0x4e21d9ce // scvtf v14.4s, v14.4s
+	WORD $0x4e21d9ef // scvtf v15.4s, v15.4s
+	WORD $0x3dc01070 // ldr q16, [x3, #64]
+	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
+	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
+	WORD $0x6e30ddce // fmul v14.4s, v14.4s, v16.4s
+	WORD $0x6e31ddef // fmul v15.4s, v15.4s, v17.4s
+	WORD $0xfd4000d2 // ldr d18, [x6]
+	WORD $0xad4044f0 // ldp q16, q17, [x7]
+	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
+	WORD $0x6e2cdc00 // fmul v0.4s, v0.4s, v12.4s
+	WORD $0x4f921010 // fmla v16.4s, v0.4s, v18.s[0]
+	WORD $0x4fb211d0 // fmla v16.4s, v14.4s, v18.s[1]
+	WORD $0x4ebfd421 // fsub v1.4s, v1.4s, v31.4s
+	WORD $0x6e2ddc21 // fmul v1.4s, v1.4s, v13.4s
+	WORD $0x4f921031 // fmla v17.4s, v1.4s, v18.s[0]
+	WORD $0x4fb211f1 // fmla v17.4s, v15.4s, v18.s[1]
+	WORD $0xad0044f0 // stp q16, q17, [x7]
+	WORD $0xfd400172 // ldr d18, [x11]
+	WORD $0xad4045b0 // ldp q16, q17, [x13]
+	WORD $0x4ebfd484 // fsub v4.4s, v4.4s, v31.4s
+	WORD $0x6e2cdc84 // fmul v4.4s, v4.4s, v12.4s
+	WORD $0x4f921090 // fmla v16.4s, v4.4s, v18.s[0]
+	WORD $0x4fb211d0 // fmla v16.4s, v14.4s, v18.s[1]
+	WORD $0x4ebfd4a5 // fsub v5.4s, v5.4s, v31.4s
+	WORD $0x6e2ddca5 // fmul v5.4s, v5.4s, v13.4s
+	WORD $0x4f9210b1 // fmla v17.4s, v5.4s, v18.s[0]
+	WORD $0x4fb211f1 // fmla v17.4s, v15.4s, v18.s[1]
+	WORD $0xad0045b0 // stp q16, q17, [x13]
+	WORD $0xfd400192 // ldr d18, [x12]
+	WORD $0xad4045d0 // ldp q16, q17, [x14]
+	WORD $0x4ebfd508 // fsub v8.4s, v8.4s, v31.4s
+	WORD $0x6e2cdd08 // fmul v8.4s, v8.4s, v12.4s
+	WORD $0x4f921110 // fmla v16.4s, v8.4s, v18.s[0]
+	WORD $0x4fb211d0 // fmla v16.4s, v14.4s, v18.s[1]
+	WORD $0x4ebfd529 // fsub v9.4s, v9.4s, v31.4s
+	WORD $0x6e2ddd29 // fmul v9.4s, v9.4s, v13.4s
+	WORD $0x4f921131 // fmla v17.4s, v9.4s, v18.s[0]
+	WORD $0x4fb211f1 // fmla v17.4s, v15.4s, v18.s[1]
+	WORD $0xad0045d0 // stp q16, q17, [x14]
+	WORD $0xfd40048c // ldr d12, [x4, #8]
+	WORD $0x2f08a58c // uxtl v12.8h, v12.8b
+	WORD $0x4f10a58d // sxtl2 v13.4s, v12.8h
+	WORD $0x0f10a58c // sxtl v12.4s, v12.4h
+	WORD $0x4e21d98c // scvtf v12.4s, v12.4s
+	WORD $0x4e21d9ad // scvtf v13.4s, v13.4s
+	WORD $0x3dc00470 // ldr q16, [x3, #16]
+	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
+	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
+	WORD $0x6e30dd8c // fmul v12.4s, v12.4s, v16.4s
+	WORD $0x6e31ddad // fmul v13.4s, v13.4s, v17.4s
+	WORD $0xfd40148e // ldr d14, [x4, #40]
+	WORD $0x2f08a5ce // uxtl v14.8h, v14.8b
+	WORD $0x4f10a5cf // sxtl2 v15.4s, v14.8h
+	WORD $0x0f10a5ce // sxtl v14.4s, v14.4h
+	WORD $0x4e21d9ce // scvtf v14.4s, v14.4s
+	WORD $0x4e21d9ef // scvtf v15.4s, v15.4s
+	WORD $0x3dc01470 // ldr q16, [x3, #80]
+	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
+	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
+	WORD $0x6e30ddce // fmul v14.4s, v14.4s, v16.4s
+	WORD $0x6e31ddef // fmul v15.4s, v15.4s, v17.4s
+	WORD $0xfd4000d2 // ldr d18, [x6]
+	WORD $0xad4144f0 // ldp q16, q17, [x7, #32]
+	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
+	WORD $0x6e2cdc42 // fmul v2.4s, v2.4s, v12.4s
+	WORD $0x4f921050 // fmla v16.4s, v2.4s, v18.s[0]
+	WORD $0x4fb211d0 // fmla v16.4s, v14.4s, v18.s[1]
+	WORD $0x4ebfd463 // fsub v3.4s, v3.4s, v31.4s
+	WORD $0x6e2ddc63 // fmul v3.4s, v3.4s, v13.4s
+	WORD $0x4f921071 // fmla v17.4s, v3.4s, v18.s[0]
+	WORD $0x4fb211f1 // fmla v17.4s, v15.4s, v18.s[1]
+	WORD $0xad0144f0 // stp q16, q17, [x7, #32]
+	WORD $0xfd400172 // ldr d18, [x11]
+	WORD $0xad4145b0 // ldp q16, q17, [x13, #32]
+	WORD $0x4ebfd4c6 // fsub v6.4s, v6.4s, v31.4s
+	WORD $0x6e2cdcc6 // fmul v6.4s, v6.4s, v12.4s
+	WORD $0x4f9210d0 // fmla v16.4s, v6.4s, v18.s[0]
+	WORD $0x4fb211d0 // fmla v16.4s, v14.4s, v18.s[1]
+	WORD $0x4ebfd4e7 // fsub v7.4s, v7.4s, v31.4s
+	WORD $0x6e2ddce7 // fmul v7.4s, v7.4s, v13.4s
+	WORD $0x4f9210f1 // fmla v17.4s, v7.4s, v18.s[0]
+	WORD $0x4fb211f1 // fmla v17.4s, v15.4s, v18.s[1]
+	WORD $0xad0145b0 // stp q16, q17, [x13, #32]
+	WORD $0xfd400192 // ldr d18, [x12]
+	WORD $0xad4145d0 // ldp q16, q17, [x14, #32]
+	WORD $0x4ebfd54a // fsub v10.4s, v10.4s, v31.4s
+	WORD $0x6e2cdd4a // fmul v10.4s, v10.4s, v12.4s
+	WORD $0x4f921150 // fmla v16.4s, v10.4s, v18.s[0]
+	WORD $0x4fb211d0 // fmla v16.4s, v14.4s, v18.s[1]
+	WORD $0x4ebfd56b // fsub v11.4s, v11.4s, v31.4s
+	WORD $0x6e2ddd6b // fmul v11.4s, v11.4s, v13.4s
+	WORD $0x4f921171 // fmla v17.4s, v11.4s, v18.s[0]
+	WORD $0x4fb211f1 // fmla v17.4s, v15.4s, v18.s[1]
+	WORD $0xad0145d0 // stp q16, q17, [x14, #32]
+	ADD $704, R2
+	ADD $704, R4
+	ADD $32, R5
+	ADD $8, R6
+	ADD $32, R9
+	ADD $8, R11
+	ADD $32, R10
+	ADD $8, R12
+	SUB $1, R1
+	TST $7, R1
+	BNE loop3
+	ADD $128, R2
+	ADD $128, R4
+	ADD $5760, R3
+	CBNZ R1, loop3
+	ADD $1, R0
+	CMP $2, R0
+	BNE half3
+	RET
+rows4:
+	WORD $0x4f00e5fe // movi v30.16b, #0xf
+	MOVD $0x4b400000, R0
+	VDUP R0, V31.S4
+	MOVD $0, R0
+half4:
+	MOVD blocks+16(FP), R1
+	MOVD w+8(FP), R2
+	ADD R0<<5, R2, R3
+	ADD R0<<4, R2, R4
+	ADD $128, R4
+	ADD R0<<6, R2, R2
+	ADD $128, R2
+	MOVD q+24(FP), R5
+	MOVD s+32(FP), R6
+	MOVD y+48(FP), R7
+	ADD R0<<6, R7, R7
+	LSL $5, R1, R8
+	ADD R8<<0, R5, R9
+	ADD R8<<0, R9, R10
+	ADD R8<<0, R10, R11
+	LSL $3, R1, R8
+	ADD R8<<0, R6, R12
+	ADD R8<<0, R12, R13
+	ADD R8<<0, R13, R14
+	MOVD stride+56(FP), R8
+	ADD R8<<0, R7, R15
+	ADD R8<<0, R15, R16
+	ADD R8<<0, R16, R17
+	WORD $0x4f000414 // movi v20.4s, #0x0
+	WORD $0x4f000415 // movi v21.4s, #0x0
+	WORD $0xad0054f4 // stp q20, q21, [x7]
+	WORD $0xad0154f4 // stp q20, q21, [x7, #32]
+	WORD $0xad0055f4 // stp q20, q21, [x15]
+	WORD $0xad0155f4 // stp q20, q21, [x15, #32]
+	WORD $0xad005614 // stp q20, q21, [x16]
+	WORD $0xad015614 // stp q20, q21, [x16, #32]
+	WORD $0xad005634 // stp q20, q21, [x17]
+	WORD $0xad015634 // stp q20, q21, [x17, #32]
+loop4:
+	WORD $0x4ebf1fe0 // mov v0.16b, v31.16b
+	WORD $0x4ebf1fe1 // mov v1.16b, v31.16b
+	WORD $0x4ebf1fe2 // mov v2.16b, v31.16b
+	WORD $0x4ebf1fe3 // mov v3.16b, v31.16b
+	WORD $0x4ebf1fe4 // mov v4.16b, v31.16b
+	WORD $0x4ebf1fe5 // mov v5.16b, v31.16b
+	WORD $0x4ebf1fe6 // mov v6.16b, v31.16b
+	WORD $0x4ebf1fe7 // mov v7.16b, v31.16b
+	WORD $0x4ebf1fe8 // mov v8.16b, v31.16b
+	WORD $0x4ebf1fe9 // mov v9.16b, v31.16b
+	WORD $0x4ebf1fea // mov v10.16b, v31.16b
+	WORD $0x4ebf1feb // mov v11.16b, v31.16b
+	WORD $0x4ebf1fec // mov v12.16b, v31.16b
+	WORD $0x4ebf1fed // mov v13.16b, v31.16b
+	WORD $0x4ebf1fee // mov v14.16b, v31.16b
+	WORD $0x4ebf1fef // mov v15.16b, v31.16b
+	WORD $0x3dc000b0 // ldr q16, [x5]
+	WORD $0x3dc00131 // ldr q17, [x9]
+	WORD $0x3dc00152 // ldr q18, [x10]
+	WORD $0x3dc00173 // ldr q19, [x11]
+	WORD $0xad425454 // ldp q20, q21, [x2, #64]
+	WORD $0xad435c56 // ldp q22, q23, [x2, #96]
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x6f0c06b9 // ushr v25.16b, v21.16b, #4
+	WORD $0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD $0x6f0c06da // ushr v26.16b, v22.16b, #4
+	WORD $0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD $0x6f0c06fb // ushr v27.16b, v23.16b, #4
+	WORD $0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x4f90e280 // sdot v0.4s, v20.16b, v16.4b[0]
+	WORD $0x4f91e284 // sdot v4.4s, v20.16b, v17.4b[0]
+	WORD $0x4f92e288 // sdot v8.4s, v20.16b, v18.4b[0]
+	WORD $0x4f93e28c // sdot v12.4s, v20.16b, v19.4b[0]
+	WORD $0x4f90e2a1 // sdot v1.4s, v21.16b, v16.4b[0]
+	WORD $0x4f91e2a5 // sdot v5.4s, v21.16b, v17.4b[0]
+	WORD $0x4f92e2a9 // sdot v9.4s, v21.16b, v18.4b[0]
+	WORD $0x4f93e2ad // sdot v13.4s, v21.16b, v19.4b[0]
+	WORD $0x4f90e2c2 // sdot v2.4s, v22.16b, v16.4b[0]
+	WORD $0x4f91e2c6 // sdot v6.4s, v22.16b, v17.4b[0]
+	WORD $0x4f92e2ca // sdot v10.4s, v22.16b, v18.4b[0]
+	WORD $0x4f93e2ce // sdot v14.4s, v22.16b, v19.4b[0]
+	WORD $0x4f90e2e3 // sdot v3.4s, v23.16b, v16.4b[0]
+	WORD $0x4f91e2e7 // sdot v7.4s, v23.16b, v17.4b[0]
+	WORD $0x4f92e2eb // sdot v11.4s, v23.16b, v18.4b[0]
+	WORD $0x4f93e2ef // sdot v15.4s, v23.16b, v19.4b[0]
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57ba // sli v26.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x4fb0e300 // sdot v0.4s, v24.16b, v16.4b[1]
+	WORD $0x4fb1e304 // sdot v4.4s, v24.16b, v17.4b[1]
+	WORD $0x4fb2e308 // sdot v8.4s, v24.16b, v18.4b[1]
+	WORD $0x4fb3e30c // sdot v12.4s, v24.16b, v19.4b[1]
+	WORD $0x4fb0e321 // sdot v1.4s, v25.16b, v16.4b[1]
+	WORD $0x4fb1e325 // sdot v5.4s, v25.16b, v17.4b[1]
+	WORD $0x4fb2e329 // sdot v9.4s, v25.16b, v18.4b[1]
+	WORD $0x4fb3e32d // sdot v13.4s, v25.16b, v19.4b[1]
+	WORD $0x4fb0e342 // sdot v2.4s, v26.16b, v16.4b[1]
+	WORD $0x4fb1e346 // sdot v6.4s, v26.16b, v17.4b[1]
+	WORD $0x4fb2e34a // sdot v10.4s, v26.16b, v18.4b[1]
+	WORD $0x4fb3e34e // sdot v14.4s, v26.16b, v19.4b[1]
+	WORD $0x4fb0e363 // sdot v3.4s, v27.16b, v16.4b[1]
+	WORD $0x4fb1e367 // sdot v7.4s, v27.16b, v17.4b[1]
+	WORD $0x4fb2e36b // sdot v11.4s, v27.16b, v18.4b[1]
+	WORD $0x4fb3e36f // sdot v15.4s, v27.16b, v19.4b[1]
+	WORD $0xad465454 // ldp q20, q21, [x2, #192]
+	WORD $0xad475c56 // ldp q22, q23, [x2, #224]
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x6f0c06b9 // ushr v25.16b, v21.16b, #4
+	WORD $0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD $0x6f0c06da // ushr v26.16b, v22.16b, #4
+	WORD $0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD $0x6f0c06fb // ushr v27.16b, v23.16b, #4
+	WORD $0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x4f90ea80 // sdot v0.4s, v20.16b, v16.4b[2]
+	WORD $0x4f91ea84 // sdot v4.4s, v20.16b, v17.4b[2]
+	WORD $0x4f92ea88 // sdot v8.4s, v20.16b, v18.4b[2]
+	WORD $0x4f93ea8c // sdot v12.4s, v20.16b, v19.4b[2]
+	WORD $0x4f90eaa1 // sdot v1.4s, v21.16b, v16.4b[2]
+	WORD $0x4f91eaa5 // sdot v5.4s, v21.16b, v17.4b[2]
+	WORD $0x4f92eaa9 // sdot v9.4s, v21.16b, v18.4b[2]
+	WORD $0x4f93eaad // sdot v13.4s, v21.16b, v19.4b[2]
+	WORD $0x4f90eac2 // sdot v2.4s, v22.16b, v16.4b[2]
+	WORD $0x4f91eac6 // sdot v6.4s, v22.16b, v17.4b[2]
+	WORD $0x4f92eaca // sdot v10.4s, v22.16b, v18.4b[2]
+	WORD $0x4f93eace // sdot v14.4s, v22.16b, v19.4b[2]
+	WORD $0x4f90eae3 // sdot v3.4s, v23.16b, v16.4b[2]
+	WORD $0x4f91eae7 // sdot v7.4s, v23.16b, v17.4b[2]
+	WORD $0x4f92eaeb // sdot v11.4s, v23.16b, v18.4b[2]
+	WORD $0x4f93eaef // sdot v15.4s, v23.16b, v19.4b[2]
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57ba // sli v26.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x4fb0eb00 // sdot v0.4s, v24.16b, v16.4b[3]
+	WORD $0x4fb1eb04 // sdot v4.4s, v24.16b, v17.4b[3]
+	WORD $0x4fb2eb08 // sdot v8.4s, v24.16b, v18.4b[3]
+	WORD $0x4fb3eb0c // sdot v12.4s, v24.16b, v19.4b[3]
+	WORD $0x4fb0eb21 // sdot v1.4s, v25.16b, v16.4b[3]
+	WORD $0x4fb1eb25 // sdot v5.4s, v25.16b, v17.4b[3]
+	WORD $0x4fb2eb29 // sdot v9.4s, v25.16b, v18.4b[3]
+	WORD $0x4fb3eb2d // sdot v13.4s, v25.16b, v19.4b[3]
+	WORD $0x4fb0eb42 // sdot v2.4s, v26.16b, v16.4b[3]
+	WORD $0x4fb1eb46 // sdot v6.4s, v26.16b, v17.4b[3]
+	WORD $0x4fb2eb4a // sdot v10.4s, v26.16b, v18.4b[3]
+	WORD $0x4fb3eb4e // sdot v14.4s, v26.16b, v19.4b[3]
+	WORD $0x4fb0eb63 // sdot v3.4s, v27.16b, v16.4b[3]
+	WORD $0x4fb1eb67 // sdot v7.4s, v27.16b, v17.4b[3]
+	WORD $0x4fb2eb6b // sdot v11.4s, v27.16b, v18.4b[3]
+	WORD $0x4fb3eb6f // sdot v15.4s, v27.16b, v19.4b[3]
+	WORD $0x3dc004b0 // ldr q16, [x5, #16]
+	WORD $0x3dc00531 // ldr q17, [x9, #16]
+	WORD $0x3dc00552 // ldr q18, [x10, #16]
+	WORD $0x3dc00573 // ldr q19, [x11, #16]
+	WORD $0xad4a5454 // ldp q20, q21, [x2, #320]
+	WORD $0xad4b5c56 // ldp q22, q23, [x2, #352]
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x6f0c06b9 // ushr v25.16b, v21.16b, #4
+	WORD $0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD $0x6f0c06da // ushr v26.16b, v22.16b, #4
+	WORD $0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD $0x6f0c06fb // ushr v27.16b, v23.16b, #4
+	WORD $0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x4f90e280 // sdot v0.4s, v20.16b, v16.4b[0]
+	WORD $0x4f91e284 // sdot v4.4s, v20.16b, v17.4b[0]
+	WORD $0x4f92e288 // sdot v8.4s, v20.16b, v18.4b[0]
+	WORD $0x4f93e28c // sdot v12.4s, v20.16b, v19.4b[0]
+	WORD $0x4f90e2a1 // sdot v1.4s, v21.16b, v16.4b[0]
+	WORD $0x4f91e2a5 // sdot v5.4s, v21.16b, v17.4b[0]
+	WORD $0x4f92e2a9 // sdot v9.4s, v21.16b, v18.4b[0]
+	WORD $0x4f93e2ad // sdot v13.4s, v21.16b, v19.4b[0]
+	WORD $0x4f90e2c2 // sdot v2.4s, v22.16b, v16.4b[0]
+	WORD $0x4f91e2c6 // sdot v6.4s, v22.16b, v17.4b[0]
+	WORD $0x4f92e2ca // sdot v10.4s, v22.16b, v18.4b[0]
+	WORD $0x4f93e2ce // sdot v14.4s, v22.16b, v19.4b[0]
+	WORD $0x4f90e2e3 // sdot v3.4s, v23.16b, v16.4b[0]
+	WORD $0x4f91e2e7 // sdot v7.4s, v23.16b, v17.4b[0]
+	WORD $0x4f92e2eb // sdot v11.4s, v23.16b, v18.4b[0]
+	WORD $0x4f93e2ef // sdot v15.4s, v23.16b, v19.4b[0]
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57ba // sli v26.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x4fb0e300 // sdot v0.4s, v24.16b, v16.4b[1]
+	WORD $0x4fb1e304 // sdot v4.4s, v24.16b, v17.4b[1]
+	WORD $0x4fb2e308 // sdot v8.4s, v24.16b, v18.4b[1]
+	WORD $0x4fb3e30c // sdot v12.4s, v24.16b, v19.4b[1]
+	WORD $0x4fb0e321 // sdot v1.4s, v25.16b, v16.4b[1]
+	WORD $0x4fb1e325 // sdot v5.4s, v25.16b, v17.4b[1]
+	WORD $0x4fb2e329 // sdot v9.4s, v25.16b, v18.4b[1]
+	WORD $0x4fb3e32d // sdot v13.4s, v25.16b, v19.4b[1]
+	WORD $0x4fb0e342 // sdot v2.4s, v26.16b, v16.4b[1]
+	WORD $0x4fb1e346 // sdot v6.4s, v26.16b, v17.4b[1]
+	WORD $0x4fb2e34a // sdot v10.4s, v26.16b, v18.4b[1]
+	WORD $0x4fb3e34e // sdot v14.4s, v26.16b, v19.4b[1]
+	WORD $0x4fb0e363 // sdot v3.4s, v27.16b, v16.4b[1]
+	WORD $0x4fb1e367 // sdot v7.4s, v27.16b, v17.4b[1]
+	WORD $0x4fb2e36b // sdot v11.4s, v27.16b, v18.4b[1]
+	WORD $0x4fb3e36f // sdot v15.4s, v27.16b, v19.4b[1]
+	WORD $0xad4e5454 // ldp q20, q21, [x2, #448]
+	WORD $0xad4f5c56 // ldp q22, q23, [x2, #480]
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x6f0c06b9 // ushr v25.16b, v21.16b, #4
+	WORD $0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD $0x6f0c06da // ushr v26.16b, v22.16b, #4
+	WORD $0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD $0x6f0c06fb // ushr v27.16b, v23.16b, #4
+	WORD $0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b4 // sli v20.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b5 // sli v21.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b6 // sli v22.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b7 // sli v23.16b, v29.16b, #4
+	WORD $0x4f90ea80 // sdot v0.4s, v20.16b, v16.4b[2]
+	WORD $0x4f91ea84 // sdot v4.4s, v20.16b, v17.4b[2]
+	WORD $0x4f92ea88 // sdot v8.4s, v20.16b, v18.4b[2]
+	WORD $0x4f93ea8c // sdot v12.4s, v20.16b, v19.4b[2]
+	WORD $0x4f90eaa1 // sdot v1.4s, v21.16b, v16.4b[2]
+	WORD $0x4f91eaa5 // sdot v5.4s, v21.16b, v17.4b[2]
+	WORD $0x4f92eaa9 // sdot v9.4s, v21.16b, v18.4b[2]
+	WORD $0x4f93eaad // sdot v13.4s, v21.16b, v19.4b[2]
+	WORD $0x4f90eac2 // sdot v2.4s, v22.16b, v16.4b[2]
+	WORD $0x4f91eac6 // sdot v6.4s, v22.16b, v17.4b[2]
+	WORD $0x4f92eaca // sdot v10.4s, v22.16b, v18.4b[2]
+	WORD $0x4f93eace // sdot v14.4s, v22.16b, v19.4b[2]
+	WORD $0x4f90eae3 // sdot v3.4s, v23.16b, v16.4b[2]
+	WORD $0x4f91eae7 // sdot v7.4s, v23.16b, v17.4b[2]
+	WORD $0x4f92eaeb // sdot v11.4s, v23.16b, v18.4b[2]
+	WORD $0x4f93eaef // sdot v15.4s, v23.16b, v19.4b[2]
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b8 // sli v24.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57ba // sli v26.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x4fb0eb00 // sdot v0.4s, v24.16b, v16.4b[3]
+	WORD $0x4fb1eb04 // sdot v4.4s, v24.16b, v17.4b[3]
+	WORD $0x4fb2eb08 // sdot v8.4s, v24.16b, v18.4b[3]
+	WORD $0x4fb3eb0c // sdot v12.4s, v24.16b, v19.4b[3]
+	WORD $0x4fb0eb21 // sdot v1.4s, v25.16b, v16.4b[3]
+	WORD $0x4fb1eb25 // sdot v5.4s, v25.16b, v17.4b[3]
+	WORD $0x4fb2eb29 // sdot v9.4s, v25.16b, v18.4b[3]
+	WORD $0x4fb3eb2d // sdot v13.4s, v25.16b, v19.4b[3]
+	WORD $0x4fb0eb42 // sdot v2.4s, v26.16b, v16.4b[3]
+	WORD $0x4fb1eb46 // sdot v6.4s, v26.16b, v17.4b[3]
+	WORD $0x4fb2eb4a // sdot v10.4s, v26.16b, v18.4b[3]
+	WORD $0x4fb3eb4e // sdot v14.4s, v26.16b, v19.4b[3]
+	WORD $0x4fb0eb63 // sdot v3.4s, v27.16b, v16.4b[3]
+	WORD $0x4fb1eb67 // sdot v7.4s, v27.16b, v17.4b[3]
+	WORD $0x4fb2eb6b // sdot v11.4s, v27.16b, v18.4b[3]
+	WORD $0x4fb3eb6f // sdot v15.4s, v27.16b, v19.4b[3]
+	WORD $0xfd400090 // ldr d16, [x4]
+	WORD $0x2f08a610 // uxtl v16.8h, v16.8b
+	WORD $0x4f10a611 // sxtl2 v17.4s, v16.8h
+	WORD $0x0f10a610 // sxtl v16.4s, v16.4h
+	WORD $0x4e21da10 // scvtf v16.4s, v16.4s
+	WORD $0x4e21da31 // scvtf v17.4s, v17.4s
+	WORD $0x3dc00074 // ldr q20, [x3]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0x6e34de10 // fmul v16.4s, v16.4s, v20.4s
+	WORD $0x6e35de31 // fmul v17.4s, v17.4s, v21.4s
+	WORD $0xfd401092 // ldr d18, [x4, #32]
+	WORD $0x2f08a652 // uxtl v18.8h, v18.8b
+	WORD $0x4f10a653 // sxtl2 v19.4s, v18.8h
+	WORD $0x0f10a652 // sxtl v18.4s, v18.4h
+	WORD $0x4e21da52 // scvtf v18.4s, v18.4s
+	WORD $0x4e21da73 // scvtf v19.4s, v19.4s
+	WORD $0x3dc01074 // ldr q20, [x3, #64]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0x6e34de52 // fmul v18.4s, v18.4s, v20.4s
+	WORD $0x6e35de73 // fmul v19.4s, v19.4s, v21.4s
+	WORD $0xfd4000d6 // ldr d22, [x6]
+	WORD $0xad4054f4 // ldp q20, q21, [x7]
+	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
+	WORD $0x6e30dc00 // fmul v0.4s, v0.4s, v16.4s
+	WORD $0x4f961014 // fmla v20.4s, v0.4s, v22.s[0]
+	WORD $0x4fb61254 // fmla v20.4s, v18.4s, v22.s[1]
+	WORD $0x4ebfd421 // fsub v1.4s, v1.4s, v31.4s
+	WORD $0x6e31dc21 // fmul v1.4s, v1.4s, v17.4s
+	WORD $0x4f961035 // fmla v21.4s, v1.4s, v22.s[0]
+	WORD $0x4fb61275 // fmla v21.4s, v19.4s, v22.s[1]
+	WORD $0xad0054f4 // stp q20, q21, [x7]
+	WORD $0xfd400196 // ldr d22, [x12]
+	WORD $0xad4055f4 // ldp q20, q21, [x15]
+	WORD $0x4ebfd484 // fsub v4.4s, v4.4s, v31.4s
+	WORD $0x6e30dc84 // fmul v4.4s, v4.4s, v16.4s
+	WORD $0x4f961094 // fmla v20.4s, v4.4s, v22.s[0]
+	WORD $0x4fb61254 // fmla v20.4s, v18.4s, v22.s[1]
+	WORD $0x4ebfd4a5 // fsub v5.4s, v5.4s, v31.4s
+	WORD $0x6e31dca5 // fmul v5.4s, v5.4s, v17.4s
+	WORD $0x4f9610b5 // fmla v21.4s, v5.4s, v22.s[0]
+	WORD $0x4fb61275 // fmla v21.4s, v19.4s, v22.s[1]
+	WORD $0xad0055f4 // stp q20, q21, [x15]
+	WORD $0xfd4001b6 // ldr d22, [x13]
+	WORD $0xad405614 // ldp q20, q21, [x16]
+	WORD $0x4ebfd508 // fsub v8.4s, v8.4s, v31.4s
+	WORD $0x6e30dd08 // fmul v8.4s, v8.4s, v16.4s
+	WORD $0x4f961114 // fmla v20.4s, v8.4s, v22.s[0]
+	WORD $0x4fb61254 // fmla v20.4s, v18.4s, v22.s[1]
+	WORD $0x4ebfd529 // fsub v9.4s, v9.4s, v31.4s
+	WORD $0x6e31dd29 // fmul v9.4s, v9.4s, v17.4s
+	WORD $0x4f961135 // fmla v21.4s, v9.4s, v22.s[0]
+	WORD $0x4fb61275 // fmla v21.4s, v19.4s, v22.s[1]
+	WORD $0xad005614 // stp q20, q21, [x16]
+	WORD $0xfd4001d6 // ldr d22, [x14]
+	WORD $0xad405634 // ldp q20, q21, [x17]
+	WORD $0x4ebfd58c // fsub v12.4s, v12.4s, v31.4s
+	WORD $0x6e30dd8c // fmul v12.4s, v12.4s, v16.4s
+	WORD $0x4f961194 // fmla v20.4s, v12.4s, v22.s[0]
+	WORD $0x4fb61254 // fmla v20.4s, v18.4s, v22.s[1]
+	WORD $0x4ebfd5ad // fsub v13.4s, v13.4s, v31.4s
+	WORD $0x6e31ddad // fmul v13.4s, v13.4s, v17.4s
+	WORD $0x4f9611b5 // fmla v21.4s, v13.4s, v22.s[0]
+	WORD $0x4fb61275 // fmla v21.4s, v19.4s, v22.s[1]
+	WORD $0xad005634 // stp q20, q21, [x17]
+	WORD $0xfd400490 // ldr d16, [x4, #8]
+	WORD $0x2f08a610 // uxtl v16.8h, v16.8b
+	WORD $0x4f10a611 // sxtl2 v17.4s, v16.8h
+	WORD $0x0f10a610 // sxtl v16.4s, v16.4h
+	WORD $0x4e21da10 // scvtf v16.4s, v16.4s
+	WORD $0x4e21da31 // scvtf v17.4s, v17.4s
+	WORD $0x3dc00474 // ldr q20, [x3, #16]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0x6e34de10 // fmul v16.4s, v16.4s, v20.4s
+	WORD $0x6e35de31 // fmul v17.4s, v17.4s, v21.4s
+	WORD $0xfd401492 // ldr d18, [x4, #40]
+	WORD $0x2f08a652 // uxtl v18.8h, v18.8b
+	WORD $0x4f10a653 // sxtl2 v19.4s, v18.8h
+	WORD $0x0f10a652 // sxtl v18.4s, v18.4h
+	WORD $0x4e21da52 // scvtf v18.4s, v18.4s
+	WORD $0x4e21da73 // scvtf v19.4s, v19.4s
+	WORD $0x3dc01474 // ldr q20, [x3, #80]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0x6e34de52 // fmul v18.4s, v18.4s, v20.4s
+	WORD $0x6e35de73 // fmul v19.4s, v19.4s, v21.4s
+	WORD $0xfd4000d6 // ldr d22, [x6]
+	WORD $0xad4154f4 // ldp q20, q21, [x7, #32]
+	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
+	WORD $0x6e30dc42 // fmul v2.4s, v2.4s, v16.4s
+	WORD $0x4f961054 // fmla v20.4s, v2.4s, v22.s[0]
+	WORD $0x4fb61254 // fmla v20.4s, v18.4s, v22.s[1]
+	WORD $0x4ebfd463 // fsub v3.4s, v3.4s, v31.4s
+	WORD $0x6e31dc63 // fmul v3.4s, v3.4s, v17.4s
+	WORD $0x4f961075 // fmla v21.4s, v3.4s, v22.s[0]
+	WORD $0x4fb61275 // fmla v21.4s, v19.4s, v22.s[1]
+	WORD $0xad0154f4 // stp q20, q21, [x7, #32]
+	WORD $0xfd400196 // ldr d22, [x12]
+	WORD $0xad4155f4 // ldp q20, q21, [x15, #32]
+	WORD $0x4ebfd4c6 // fsub v6.4s, v6.4s, v31.4s
+	WORD $0x6e30dcc6 // fmul v6.4s, v6.4s, v16.4s
+	WORD $0x4f9610d4 // fmla v20.4s, v6.4s, v22.s[0]
+	WORD $0x4fb61254 // fmla v20.4s, v18.4s, v22.s[1]
+	WORD $0x4ebfd4e7 // fsub v7.4s, v7.4s, v31.4s
+	WORD $0x6e31dce7 // fmul v7.4s, v7.4s, v17.4s
+	WORD $0x4f9610f5 // fmla v21.4s, v7.4s, v22.s[0]
+	WORD $0x4fb61275 // fmla v21.4s, v19.4s, v22.s[1]
+	WORD $0xad0155f4 // stp q20, q21, [x15, #32]
+	WORD $0xfd4001b6 // ldr d22, [x13]
+	WORD $0xad415614 // ldp q20, q21, [x16, #32]
+	WORD $0x4ebfd54a // fsub v10.4s, v10.4s, v31.4s
+	WORD $0x6e30dd4a // fmul v10.4s, v10.4s, v16.4s
+	WORD $0x4f961154 // fmla v20.4s, v10.4s, v22.s[0]
+	WORD $0x4fb61254 // fmla v20.4s, v18.4s, v22.s[1]
+	WORD $0x4ebfd56b // fsub v11.4s, v11.4s, v31.4s
+	WORD $0x6e31dd6b // fmul v11.4s, v11.4s, v17.4s
+	WORD $0x4f961175 // fmla v21.4s, v11.4s, v22.s[0]
+	WORD $0x4fb61275 // fmla v21.4s, v19.4s, v22.s[1]
+	WORD $0xad015614 // stp q20, q21, [x16, #32]
+	WORD $0xfd4001d6 // ldr d22, [x14]
+	WORD $0xad415634 // ldp q20, q21, [x17, #32]
+	WORD $0x4ebfd5ce // fsub v14.4s, v14.4s, v31.4s
+	WORD $0x6e30ddce // fmul v14.4s, v14.4s, v16.4s
+	WORD $0x4f9611d4 // fmla v20.4s, v14.4s, v22.s[0]
+	WORD $0x4fb61254 // fmla v20.4s, v18.4s, v22.s[1]
+	WORD $0x4ebfd5ef // fsub v15.4s, v15.4s, v31.4s
+	WORD $0x6e31ddef // fmul v15.4s, v15.4s, v17.4s
+	WORD $0x4f9611f5 // fmla v21.4s, v15.4s, v22.s[0]
+	WORD $0x4fb61275 // fmla v21.4s, v19.4s, v22.s[1]
+	WORD $0xad015634 // stp q20, q21, [x17, #32]
+	ADD $704, R2
+	ADD $704, R4
+	ADD $32, R5
+	ADD $8, R6
+	ADD $32, R9
+	ADD $8, R12
+	ADD $32, R10
+	ADD $8, R13
+	ADD $32, R11
+	ADD $8, R14
+	SUB $1, R1
+	TST $7, R1
+	BNE loop4
+	ADD $128, R2
+	ADD $128, R4
+	ADD $5760, R3
+	CBNZ R1, loop4
+	ADD $1, R0
+	CMP $2, R0
+	BNE half4
+	RET
+rows5:
+	WORD $0x4f00e5fe // movi v30.16b, #0xf
+	MOVD $0x4b400000, R0
+	VDUP R0, V31.S4
+	MOVD $0, R0
+half5:
+	MOVD blocks+16(FP), R1
+	MOVD w+8(FP), R2
+	ADD R0<<5, R2, R3
+	ADD R0<<4, R2, R4
+	ADD $128, R4
+	ADD R0<<6, R2, R2
+	ADD $128, R2
+	MOVD q+24(FP), R5
+	MOVD s+32(FP), R6
+	MOVD y+48(FP), R7
+	ADD R0<<6, R7, R7
+	LSL $5, R1, R8
+	ADD R8<<0, R5, R9
+	ADD R8<<0, R9, R10
+	ADD R8<<0, R10, R11
+	ADD R8<<0, R11, R12
+	LSL $3, R1, R8
+	ADD R8<<0, R6, R13
+	ADD R8<<0, R13, R14
+	ADD R8<<0, R14, R15
+	ADD R8<<0, R15, R16
+	MOVD stride+56(FP), R8
+	ADD R8<<0, R7, R17
+	ADD R8<<0, R17, R19
+	ADD R8<<0, R19, R20
+	ADD R8<<0, R20, R21
+	WORD $0x4f000419 // movi v25.4s, #0x0
+	WORD $0x4f00041a // movi v26.4s, #0x0
+	WORD $0xad0068f9 // stp q25, q26, [x7]
+	WORD $0xad0168f9 // stp q25, q26, [x7, #32]
+	WORD $0xad006a39 // stp q25, q26, [x17]
+	WORD $0xad016a39 // stp q25, q26, [x17, #32]
+	WORD $0xad006a79 // stp q25, q26, [x19]
+	WORD $0xad016a79 // stp q25, q26, [x19, #32]
+	WORD $0xad006a99 // stp q25, q26, [x20]
+	WORD $0xad016a99 // stp q25, q26, [x20, #32]
+	WORD $0xad006ab9 // stp q25, q26, [x21]
+	WORD $0xad016ab9 // stp q25, q26, [x21, #32]
+loop5:
+	WORD $0x4ebf1fe0 // mov v0.16b, v31.16b
+	WORD $0x4ebf1fe1 // mov v1.16b, v31.16b
+	WORD $0x4ebf1fe2 // mov v2.16b, v31.16b
+	WORD $0x4ebf1fe3 // mov v3.16b, v31.16b
+	WORD $0x4ebf1fe4 // mov v4.16b, v31.16b
+	WORD $0x4ebf1fe5 // mov v5.16b, v31.16b
+	WORD $0x4ebf1fe6 // mov v6.16b, v31.16b
+	WORD $0x4ebf1fe7 // mov v7.16b, v31.16b
+	WORD $0x4ebf1fe8 // mov v8.16b, v31.16b
+	WORD $0x4ebf1fe9 // mov v9.16b, v31.16b
+	WORD $0x4ebf1fea // mov v10.16b, v31.16b
+	WORD $0x4ebf1feb // mov v11.16b, v31.16b
+	WORD $0x4ebf1fec // mov v12.16b, v31.16b
+	WORD $0x4ebf1fed // mov v13.16b, v31.16b
+	WORD $0x4ebf1fee // mov v14.16b, v31.16b
+	WORD $0x4ebf1fef // mov v15.16b, v31.16b
+	WORD $0x4ebf1ff0 // mov v16.16b, v31.16b
+	WORD $0x4ebf1ff1 // mov v17.16b, v31.16b
+	WORD $0x4ebf1ff2 // mov v18.16b, v31.16b
+	WORD $0x4ebf1ff3 // mov v19.16b, v31.16b
+	WORD $0x3dc000b4 // ldr q20, [x5]
+	WORD $0x3dc00135 // ldr q21, [x9]
+	WORD $0x3dc00156 // ldr q22, [x10]
+	WORD $0x3dc00177 // ldr q23, [x11]
+	WORD $0x3dc00198 // ldr q24, [x12]
+	WORD $0xad426859 // ldp q25, q26, [x2, #64]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57ba // sli v26.16b, v29.16b, #4
+	WORD $0x4f94e320 // sdot v0.4s, v25.16b, v20.4b[0]
+	WORD $0x4f95e324 // sdot v4.4s, v25.16b, v21.4b[0]
+	WORD $0x4f96e328 // sdot v8.4s, v25.16b, v22.4b[0]
+	WORD $0x4f97e32c // sdot v12.4s, v25.16b, v23.4b[0]
+	WORD $0x4f98e330 // sdot v16.4s, v25.16b, v24.4b[0]
+	WORD $0x4f94e341 // sdot v1.4s, v26.16b, v20.4b[0]
+	WORD $0x4f95e345 // sdot v5.4s, v26.16b, v21.4b[0]
+	WORD $0x4f96e349 // sdot v9.4s, v26.16b, v22.4b[0]
+	WORD $0x4f97e34d // sdot v13.4s, v26.16b, v23.4b[0]
+	WORD $0x4f98e351 // sdot v17.4s, v26.16b, v24.4b[0]
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bc // sli v28.16b, v29.16b, #4
+	WORD $0x4fb4e360 // sdot v0.4s, v27.16b, v20.4b[1]
+	WORD $0x4fb5e364 // sdot v4.4s, v27.16b, v21.4b[1]
+	WORD $0x4fb6e368 // sdot v8.4s, v27.16b, v22.4b[1]
+	WORD $0x4fb7e36c // sdot v12.4s, v27.16b, v23.4b[1]
+	WORD $0x4fb8e370 // sdot v16.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb4e381 // sdot v1.4s, v28.16b, v20.4b[1]
+	WORD $0x4fb5e385 // sdot v5.4s, v28.16b, v21.4b[1]
+	WORD $0x4fb6e389 // sdot v9.4s, v28.16b, v22.4b[1]
+	WORD $0x4fb7e38d // sdot v13.4s, v28.16b, v23.4b[1]
+	WORD $0x4fb8e391 // sdot v17.4s, v28.16b, v24.4b[1]
+	WORD $0xad436859 // ldp q25, q26, [x2, #96]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0f57bd // shl v29.16b, v29.16b, #7
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57ba // sli v26.16b, v29.16b, #4
+	WORD $0x4f94e322 // sdot v2.4s, v25.16b, v20.4b[0]
+	WORD $0x4f95e326 // sdot v6.4s, v25.16b, v21.4b[0]
+	WORD $0x4f96e32a // sdot v10.4s, v25.16b, v22.4b[0]
+	WORD $0x4f97e32e // sdot v14.4s, v25.16b, v23.4b[0]
+	WORD $0x4f98e332 // sdot v18.4s, v25.16b, v24.4b[0]
+	WORD $0x4f94e343 // sdot v3.4s, v26.16b, v20.4b[0]
+	WORD $0x4f95e347 // sdot v7.4s, v26.16b, v21.4b[0]
+	WORD $0x4f96e34b // sdot v11.4s, v26.16b, v22.4b[0]
+	WORD $0x4f97e34f // sdot v15.4s, v26.16b, v23.4b[0]
+	WORD $0x4f98e353 // sdot v19.4s, v26.16b, v24.4b[0]
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bc // sli v28.16b, v29.16b, #4
+	WORD $0x4fb4e362 // sdot v2.4s, v27.16b, v20.4b[1]
+	WORD $0x4fb5e366 // sdot v6.4s, v27.16b, v21.4b[1]
+	WORD $0x4fb6e36a // sdot v10.4s, v27.16b, v22.4b[1]
+	WORD $0x4fb7e36e // sdot v14.4s, v27.16b, v23.4b[1]
+	WORD $0x4fb8e372 // sdot v18.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb4e383 // sdot v3.4s, v28.16b, v20.4b[1]
+	WORD $0x4fb5e387 // sdot v7.4s, v28.16b, v21.4b[1]
+	WORD $0x4fb6e38b // sdot v11.4s, v28.16b, v22.4b[1]
+	WORD $0x4fb7e38f // sdot v15.4s, v28.16b, v23.4b[1]
+	WORD $0x4fb8e393 // sdot v19.4s, v28.16b, v24.4b[1]
+	WORD $0xad466859 // ldp q25, q26, [x2, #192]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57ba // sli v26.16b, v29.16b, #4
+	WORD $0x4f94eb20 // sdot v0.4s, v25.16b, v20.4b[2]
+	WORD $0x4f95eb24 // sdot v4.4s, v25.16b, v21.4b[2]
+	WORD $0x4f96eb28 // sdot v8.4s, v25.16b, v22.4b[2]
+	WORD $0x4f97eb2c // sdot v12.4s, v25.16b, v23.4b[2]
+	WORD $0x4f98eb30 // sdot v16.4s, v25.16b, v24.4b[2]
+	WORD $0x4f94eb41 // sdot v1.4s, v26.16b, v20.4b[2]
+	WORD $0x4f95eb45 // sdot v5.4s, v26.16b, v21.4b[2]
+	WORD $0x4f96eb49 // sdot v9.4s, v26.16b, v22.4b[2]
+	WORD $0x4f97eb4d // sdot v13.4s, v26.16b, v23.4b[2]
+	WORD $0x4f98eb51 // sdot v17.4s, v26.16b, v24.4b[2]
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bc // sli v28.16b, v29.16b, #4
+	WORD $0x4fb4eb60 // sdot v0.4s, v27.16b, v20.4b[3]
+	WORD $0x4fb5eb64 // sdot v4.4s, v27.16b, v21.4b[3]
+	WORD $0x4fb6eb68 // sdot v8.4s, v27.16b, v22.4b[3]
+	WORD $0x4fb7eb6c // sdot v12.4s, v27.16b, v23.4b[3]
+	WORD $0x4fb8eb70 // sdot v16.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb4eb81 // sdot v1.4s, v28.16b, v20.4b[3]
+	WORD $0x4fb5eb85 // sdot v5.4s, v28.16b, v21.4b[3]
+	WORD $0x4fb6eb89 // sdot v9.4s, v28.16b, v22.4b[3]
+	WORD $0x4fb7eb8d // sdot v13.4s, v28.16b, v23.4b[3]
+	WORD $0x4fb8eb91 // sdot v17.4s, v28.16b, v24.4b[3]
+	WORD $0xad476859 // ldp q25, q26, [x2, #224]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0d57bd // shl v29.16b, v29.16b, #5
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57ba // sli v26.16b, v29.16b, #4
+	WORD $0x4f94eb22 // sdot v2.4s, v25.16b, v20.4b[2]
+	WORD $0x4f95eb26 // sdot v6.4s, v25.16b, v21.4b[2]
+	WORD $0x4f96eb2a // sdot v10.4s, v25.16b, v22.4b[2]
+	WORD $0x4f97eb2e // sdot v14.4s, v25.16b, v23.4b[2]
+	WORD $0x4f98eb32 // sdot v18.4s, v25.16b, v24.4b[2]
+	WORD $0x4f94eb43 // sdot v3.4s, v26.16b, v20.4b[2]
+	WORD $0x4f95eb47 // sdot v7.4s, v26.16b, v21.4b[2]
+	WORD $0x4f96eb4b // sdot v11.4s, v26.16b, v22.4b[2]
+	WORD $0x4f97eb4f // sdot v15.4s, v26.16b, v23.4b[2]
+	WORD $0x4f98eb53 // sdot v19.4s, v26.16b, v24.4b[2]
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bc // sli v28.16b, v29.16b, #4
+	WORD $0x4fb4eb62 // sdot v2.4s, v27.16b, v20.4b[3]
+	WORD $0x4fb5eb66 // sdot v6.4s, v27.16b, v21.4b[3]
+	WORD $0x4fb6eb6a // sdot v10.4s, v27.16b, v22.4b[3]
+	WORD $0x4fb7eb6e // sdot v14.4s, v27.16b, v23.4b[3]
+	WORD $0x4fb8eb72 // sdot v18.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb4eb83 // sdot v3.4s, v28.16b, v20.4b[3]
+	WORD $0x4fb5eb87 // sdot v7.4s, v28.16b, v21.4b[3]
+	WORD $0x4fb6eb8b // sdot v11.4s, v28.16b, v22.4b[3]
+	WORD $0x4fb7eb8f // sdot v15.4s, v28.16b, v23.4b[3]
+	WORD $0x4fb8eb93 // sdot v19.4s, v28.16b, v24.4b[3]
+	WORD $0x3dc004b4 // ldr q20, [x5, #16]
+	WORD $0x3dc00535 // ldr q21, [x9, #16]
+	WORD $0x3dc00556 // ldr q22, [x10, #16]
+	WORD $0x3dc00577 // ldr q23, [x11, #16]
+	WORD $0x3dc00598 // ldr q24, [x12, #16]
+	WORD $0xad4a6859 // ldp q25, q26, [x2, #320]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57ba // sli v26.16b, v29.16b, #4
+	WORD $0x4f94e320 // sdot v0.4s, v25.16b, v20.4b[0]
+	WORD $0x4f95e324 // sdot v4.4s, v25.16b, v21.4b[0]
+	WORD $0x4f96e328 // sdot v8.4s, v25.16b, v22.4b[0]
+	WORD $0x4f97e32c // sdot v12.4s, v25.16b, v23.4b[0]
+	WORD $0x4f98e330 // sdot v16.4s, v25.16b, v24.4b[0]
+	WORD $0x4f94e341 // sdot v1.4s, v26.16b, v20.4b[0]
+	WORD $0x4f95e345 // sdot v5.4s, v26.16b, v21.4b[0]
+	WORD $0x4f96e349 // sdot v9.4s, v26.16b, v22.4b[0]
+	WORD $0x4f97e34d // sdot v13.4s, v26.16b, v23.4b[0]
+	WORD $0x4f98e351 // sdot v17.4s, v26.16b, v24.4b[0]
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bc // sli v28.16b, v29.16b, #4
+	WORD $0x4fb4e360 // sdot v0.4s, v27.16b, v20.4b[1]
+	WORD $0x4fb5e364 // sdot v4.4s, v27.16b, v21.4b[1]
+	WORD $0x4fb6e368 // sdot v8.4s, v27.16b, v22.4b[1]
+	WORD $0x4fb7e36c // sdot v12.4s, v27.16b, v23.4b[1]
+	WORD $0x4fb8e370 // sdot v16.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb4e381 // sdot v1.4s, v28.16b, v20.4b[1]
+	WORD $0x4fb5e385 // sdot v5.4s, v28.16b, v21.4b[1]
+	WORD $0x4fb6e389 // sdot v9.4s, v28.16b, v22.4b[1]
+	WORD $0x4fb7e38d // sdot v13.4s, v28.16b, v23.4b[1]
+	WORD $0x4fb8e391 // sdot v17.4s, v28.16b, v24.4b[1]
+	WORD $0xad4b6859 // ldp q25, q26, [x2, #352]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0b57bd // shl v29.16b, v29.16b, #3
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57ba // sli v26.16b, v29.16b, #4
+	WORD $0x4f94e322 // sdot v2.4s, v25.16b, v20.4b[0]
+	WORD $0x4f95e326 // sdot v6.4s, v25.16b, v21.4b[0]
+	WORD $0x4f96e32a // sdot v10.4s, v25.16b, v22.4b[0]
+	WORD $0x4f97e32e // sdot v14.4s, v25.16b, v23.4b[0]
+	WORD $0x4f98e332 // sdot v18.4s, v25.16b, v24.4b[0]
+	WORD $0x4f94e343 // sdot v3.4s, v26.16b, v20.4b[0]
+	WORD $0x4f95e347 // sdot v7.4s, v26.16b, v21.4b[0]
+	WORD $0x4f96e34b // sdot v11.4s, v26.16b, v22.4b[0]
+	WORD $0x4f97e34f // sdot v15.4s, v26.16b, v23.4b[0]
+	WORD $0x4f98e353 // sdot v19.4s, v26.16b, v24.4b[0]
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bc // sli v28.16b, v29.16b, #4
+	WORD $0x4fb4e362 // sdot v2.4s, v27.16b, v20.4b[1]
+	WORD $0x4fb5e366 // sdot v6.4s, v27.16b, v21.4b[1]
+	WORD $0x4fb6e36a // sdot v10.4s, v27.16b, v22.4b[1]
+	WORD $0x4fb7e36e // sdot v14.4s, v27.16b, v23.4b[1]
+	WORD $0x4fb8e372 // sdot v18.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb4e383 // sdot v3.4s, v28.16b, v20.4b[1]
+	WORD $0x4fb5e387 // sdot v7.4s, v28.16b, v21.4b[1]
+	WORD $0x4fb6e38b // sdot v11.4s, v28.16b, v22.4b[1]
+	WORD $0x4fb7e38f // sdot v15.4s, v28.16b, v23.4b[1]
+	WORD $0x4fb8e393 // sdot v19.4s, v28.16b, v24.4b[1]
+	WORD $0xad4e6859 // ldp q25, q26, [x2, #448]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57ba // sli v26.16b, v29.16b, #4
+	WORD $0x4f94eb20 // sdot v0.4s, v25.16b, v20.4b[2]
+	WORD $0x4f95eb24 // sdot v4.4s, v25.16b, v21.4b[2]
+	WORD $0x4f96eb28 // sdot v8.4s, v25.16b, v22.4b[2]
+	WORD $0x4f97eb2c // sdot v12.4s, v25.16b, v23.4b[2]
+	WORD $0x4f98eb30 // sdot v16.4s, v25.16b, v24.4b[2]
+	WORD $0x4f94eb41 // sdot v1.4s, v26.16b, v20.4b[2]
+	WORD $0x4f95eb45 // sdot v5.4s, v26.16b, v21.4b[2]
+	WORD $0x4f96eb49 // sdot v9.4s, v26.16b, v22.4b[2]
+	WORD $0x4f97eb4d // sdot v13.4s, v26.16b, v23.4b[2]
+	WORD $0x4f98eb51 // sdot v17.4s, v26.16b, v24.4b[2]
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bc // sli v28.16b, v29.16b, #4
+	WORD $0x4fb4eb60 // sdot v0.4s, v27.16b, v20.4b[3]
+	WORD $0x4fb5eb64 // sdot v4.4s, v27.16b, v21.4b[3]
+	WORD $0x4fb6eb68 // sdot v8.4s, v27.16b, v22.4b[3]
+	WORD $0x4fb7eb6c // sdot v12.4s, v27.16b, v23.4b[3]
+	WORD $0x4fb8eb70 // sdot v16.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb4eb81 // sdot v1.4s, v28.16b, v20.4b[3]
+	WORD $0x4fb5eb85 // sdot v5.4s, v28.16b, v21.4b[3]
+	WORD $0x4fb6eb89 // sdot v9.4s, v28.16b, v22.4b[3]
+	WORD $0x4fb7eb8d // sdot v13.4s, v28.16b, v23.4b[3]
+	WORD $0x4fb8eb91 // sdot v17.4s, v28.16b, v24.4b[3]
+	WORD $0xad4f6859 // ldp q25, q26, [x2, #480]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57b9 // sli v25.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0957bd // shl v29.16b, v29.16b, #1
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57ba // sli v26.16b, v29.16b, #4
+	WORD $0x4f94eb22 // sdot v2.4s, v25.16b, v20.4b[2]
+	WORD $0x4f95eb26 // sdot v6.4s, v25.16b, v21.4b[2]
+	WORD $0x4f96eb2a // sdot v10.4s, v25.16b, v22.4b[2]
+	WORD $0x4f97eb2e // sdot v14.4s, v25.16b, v23.4b[2]
+	WORD $0x4f98eb32 // sdot v18.4s, v25.16b, v24.4b[2]
+	WORD $0x4f94eb43 // sdot v3.4s, v26.16b, v20.4b[2]
+	WORD $0x4f95eb47 // sdot v7.4s, v26.16b, v21.4b[2]
+	WORD $0x4f96eb4b // sdot v11.4s, v26.16b, v22.4b[2]
+	WORD $0x4f97eb4f // sdot v15.4s, v26.16b, v23.4b[2]
+	WORD $0x4f98eb53 // sdot v19.4s, v26.16b, v24.4b[2]
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x6f0907bd // ushr v29.16b, v29.16b, #7
+	WORD $0x6f0c57bc // sli v28.16b, v29.16b, #4
+	WORD $0x4fb4eb62 // sdot v2.4s, v27.16b, v20.4b[3]
+	WORD $0x4fb5eb66 // sdot v6.4s, v27.16b, v21.4b[3]
+	WORD $0x4fb6eb6a // sdot v10.4s, v27.16b, v22.4b[3]
+	WORD $0x4fb7eb6e // sdot v14.4s, v27.16b, v23.4b[3]
+	WORD $0x4fb8eb72 // sdot v18.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb4eb83 // sdot v3.4s, v28.16b, v20.4b[3]
+	WORD $0x4fb5eb87 // sdot v7.4s, v28.16b, v21.4b[3]
+	WORD $0x4fb6eb8b // sdot v11.4s, v28.16b, v22.4b[3]
+	WORD $0x4fb7eb8f // sdot v15.4s, v28.16b, v23.4b[3]
+	WORD $0x4fb8eb93 // sdot v19.4s, v28.16b, v24.4b[3]
+	WORD $0xfd400094 // ldr d20, [x4]
+	WORD $0x2f08a694 // uxtl v20.8h, v20.8b
+	WORD $0x4f10a695 // sxtl2 v21.4s, v20.8h
+	WORD $0x0f10a694 // sxtl v20.4s, v20.4h
+	WORD $0x4e21da94 // scvtf v20.4s, v20.4s
+	WORD $0x4e21dab5 // scvtf v21.4s, v21.4s
+	WORD $0x3dc00078 // ldr q24, [x3]
+	WORD $0x4e217b19 // fcvtl2 v25.4s, v24.8h
+	WORD $0x0e217b18 // fcvtl v24.4s, v24.4h
+	WORD $0x6e38de94 // fmul v20.4s, v20.4s, v24.4s
+	WORD $0x6e39deb5 // fmul v21.4s, v21.4s, v25.4s
+	WORD $0xfd401096 // ldr d22, [x4, #32]
+	WORD $0x2f08a6d6 // uxtl v22.8h, v22.8b
+	WORD $0x4f10a6d7 // sxtl2 v23.4s, v22.8h
+	WORD $0x0f10a6d6 // sxtl v22.4s, v22.4h
+	WORD $0x4e21dad6 // scvtf v22.4s, v22.4s
+	WORD $0x4e21daf7 // scvtf v23.4s, v23.4s
+	WORD $0x3dc01078 // ldr q24, [x3, #64]
+	WORD $0x4e217b19 // fcvtl2 v25.4s, v24.8h
+	WORD $0x0e217b18 // fcvtl v24.4s, v24.4h
+	WORD $0x6e38ded6 // fmul v22.4s, v22.4s, v24.4s
+	WORD $0x6e39def7 // fmul v23.4s, v23.4s, v25.4s
+	WORD $0xfd4000da // ldr d26, [x6]
+	WORD $0xad4064f8 // ldp q24, q25, [x7]
+	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
+	WORD $0x6e34dc00 // fmul v0.4s, v0.4s, v20.4s
+	WORD $0x4f9a1018 // fmla v24.4s, v0.4s, v26.s[0]
+	WORD $0x4fba12d8 // fmla v24.4s, v22.4s, v26.s[1]
+	WORD $0x4ebfd421 // fsub v1.4s, v1.4s, v31.4s
+	WORD $0x6e35dc21 // fmul v1.4s, v1.4s, v21.4s
+	WORD $0x4f9a1039 // fmla v25.4s, v1.4s, v26.s[0]
+	WORD $0x4fba12f9 // fmla v25.4s, v23.4s, v26.s[1]
+	WORD $0xad0064f8 // stp q24, q25, [x7]
+	WORD $0xfd4001ba // ldr d26, [x13]
+	WORD $0xad406638 // ldp q24, q25, [x17]
+	WORD $0x4ebfd484 // fsub v4.4s, v4.4s, v31.4s
+	WORD $0x6e34dc84 // fmul v4.4s, v4.4s, v20.4s
+	WORD $0x4f9a1098 // fmla v24.4s, v4.4s, v26.s[0]
+	WORD $0x4fba12d8 // fmla v24.4s, v22.4s, v26.s[1]
+	WORD $0x4ebfd4a5 // fsub v5.4s, v5.4s, v31.4s
+	WORD $0x6e35dca5 // fmul v5.4s, v5.4s, v21.4s
+	WORD $0x4f9a10b9 // fmla v25.4s, v5.4s, v26.s[0]
+	WORD $0x4fba12f9 // fmla v25.4s, v23.4s, v26.s[1]
+	WORD $0xad006638 // stp q24, q25, [x17]
+	WORD $0xfd4001da // ldr d26, [x14]
+	WORD $0xad406678 // ldp q24, q25, [x19]
+	WORD $0x4ebfd508 // fsub v8.4s, v8.4s, v31.4s
+	WORD $0x6e34dd08 // fmul v8.4s, v8.4s, v20.4s
+	WORD $0x4f9a1118 // fmla v24.4s, v8.4s, v26.s[0]
+	WORD $0x4fba12d8 // fmla v24.4s, v22.4s, v26.s[1]
+	WORD $0x4ebfd529 // fsub v9.4s, v9.4s, v31.4s
+	WORD $0x6e35dd29 // fmul v9.4s, v9.4s, v21.4s
+	WORD $0x4f9a1139 // fmla v25.4s, v9.4s, v26.s[0]
+	WORD $0x4fba12f9 // fmla v25.4s, v23.4s, v26.s[1]
+	WORD $0xad006678 // stp q24, q25, [x19]
+	WORD $0xfd4001fa // ldr d26, [x15]
+	WORD $0xad406698 // ldp q24, q25, [x20]
+	WORD $0x4ebfd58c // fsub v12.4s, v12.4s, v31.4s
+	WORD $0x6e34dd8c // fmul v12.4s, v12.4s, v20.4s
+	WORD $0x4f9a1198 // fmla v24.4s, v12.4s, v26.s[0]
+	WORD $0x4fba12d8 // fmla v24.4s, v22.4s, v26.s[1]
+	WORD $0x4ebfd5ad // fsub v13.4s, v13.4s, v31.4s
+	WORD $0x6e35ddad // fmul v13.4s, v13.4s, v21.4s
+	WORD $0x4f9a11b9 // fmla v25.4s, v13.4s, v26.s[0]
+	WORD $0x4fba12f9 // fmla v25.4s, v23.4s, v26.s[1]
+	WORD $0xad006698 // stp q24, q25, [x20]
+	WORD $0xfd40021a // ldr d26, [x16]
+	WORD $0xad4066b8 // ldp q24, q25, [x21]
+	WORD $0x4ebfd610 // fsub v16.4s, v16.4s, v31.4s
+	WORD $0x6e34de10 // fmul v16.4s, v16.4s, v20.4s
+	WORD $0x4f9a1218 // fmla v24.4s, v16.4s, v26.s[0]
+	WORD $0x4fba12d8 // fmla v24.4s, v22.4s, v26.s[1]
+	WORD $0x4ebfd631 // fsub v17.4s, v17.4s, v31.4s
+	WORD $0x6e35de31 // fmul v17.4s, v17.4s, v21.4s
+	WORD $0x4f9a1239 // fmla v25.4s, v17.4s, v26.s[0]
+	WORD $0x4fba12f9 // fmla v25.4s, v23.4s, v26.s[1]
+	WORD $0xad0066b8 // stp q24, q25, [x21]
+	WORD $0xfd400494 // ldr d20, [x4, #8]
+	WORD $0x2f08a694 // uxtl v20.8h, v20.8b
+	WORD $0x4f10a695 // sxtl2 v21.4s, v20.8h
+	WORD $0x0f10a694 // sxtl v20.4s, v20.4h
+	WORD $0x4e21da94 // scvtf v20.4s, v20.4s
+	WORD $0x4e21dab5 // scvtf v21.4s, v21.4s
+	WORD $0x3dc00478 // ldr q24, [x3, #16]
+	WORD $0x4e217b19 // fcvtl2 v25.4s, v24.8h
+	WORD $0x0e217b18 // fcvtl v24.4s, v24.4h
+	WORD $0x6e38de94 // fmul v20.4s, v20.4s, v24.4s
+	WORD $0x6e39deb5 // fmul v21.4s, v21.4s, v25.4s
+	WORD $0xfd401496 // ldr d22, [x4, #40]
+	WORD $0x2f08a6d6 // uxtl v22.8h, v22.8b
+	WORD $0x4f10a6d7 // sxtl2 v23.4s, v22.8h
+	WORD $0x0f10a6d6 // sxtl v22.4s, v22.4h
+	WORD $0x4e21dad6 // scvtf v22.4s, v22.4s
+	WORD $0x4e21daf7 // scvtf v23.4s, v23.4s
+	WORD $0x3dc01478 // ldr q24, [x3, #80]
+	WORD $0x4e217b19 // fcvtl2 v25.4s, v24.8h
+	WORD $0x0e217b18 // fcvtl v24.4s, v24.4h
+	WORD $0x6e38ded6 // fmul v22.4s, v22.4s, v24.4s
+	WORD $0x6e39def7 // fmul v23.4s, v23.4s, v25.4s
+	WORD $0xfd4000da // ldr d26, [x6]
+	WORD $0xad4164f8 // ldp q24, q25, [x7, #32]
+	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
+	WORD $0x6e34dc42 // fmul v2.4s, v2.4s, v20.4s
+	WORD $0x4f9a1058 // fmla v24.4s, v2.4s, v26.s[0]
+	WORD $0x4fba12d8 // fmla v24.4s, v22.4s, v26.s[1]
+	WORD $0x4ebfd463 // fsub v3.4s, v3.4s, v31.4s
+	WORD $0x6e35dc63 // fmul v3.4s, v3.4s, v21.4s
+	WORD $0x4f9a1079 // fmla v25.4s, v3.4s, v26.s[0]
+	WORD $0x4fba12f9 // fmla v25.4s, v23.4s, v26.s[1]
+	WORD $0xad0164f8 // stp q24, q25, [x7, #32]
+	WORD $0xfd4001ba // ldr d26, [x13]
+	WORD $0xad416638 // ldp q24, q25, [x17, #32]
+	WORD $0x4ebfd4c6 // fsub v6.4s, v6.4s, v31.4s
+	WORD $0x6e34dcc6 // fmul v6.4s, v6.4s, v20.4s
+	WORD $0x4f9a10d8 // fmla v24.4s, v6.4s, v26.s[0]
+	WORD $0x4fba12d8 // fmla v24.4s, v22.4s, v26.s[1]
+	WORD $0x4ebfd4e7 // fsub v7.4s, v7.4s, v31.4s
+	WORD $0x6e35dce7 // fmul v7.4s, v7.4s, v21.4s
+	WORD $0x4f9a10f9 // fmla v25.4s, v7.4s, v26.s[0]
+	WORD $0x4fba12f9 // fmla v25.4s, v23.4s, v26.s[1]
+	WORD $0xad016638 // stp q24, q25, [x17, #32]
+	WORD $0xfd4001da // ldr d26, [x14]
+	WORD $0xad416678 // ldp q24, q25, [x19, #32]
+	WORD $0x4ebfd54a // fsub v10.4s, v10.4s, v31.4s
+	WORD $0x6e34dd4a // fmul v10.4s, v10.4s, v20.4s
+	WORD $0x4f9a1158 // fmla v24.4s, v10.4s, v26.s[0]
+	WORD $0x4fba12d8 // fmla v24.4s, v22.4s, v26.s[1]
+	WORD $0x4ebfd56b // fsub v11.4s, v11.4s, v31.4s
+	WORD $0x6e35dd6b // fmul v11.4s, v11.4s, v21.4s
+	WORD $0x4f9a1179 // fmla v25.4s, v11.4s, v26.s[0]
+	WORD $0x4fba12f9 // fmla v25.4s, v23.4s, v26.s[1]
+	WORD $0xad016678 // stp q24, q25, [x19, #32]
+	WORD $0xfd4001fa // ldr d26, [x15]
+	WORD $0xad416698 // ldp q24, q25, [x20, #32]
+	WORD $0x4ebfd5ce // fsub v14.4s, v14.4s, v31.4s
+	WORD $0x6e34ddce // fmul v14.4s, v14.4s, v20.4s
+	WORD $0x4f9a11d8 // fmla v24.4s, v14.4s, v26.s[0]
+	WORD $0x4fba12d8 // fmla v24.4s, v22.4s, v26.s[1]
+	WORD $0x4ebfd5ef // fsub v15.4s, v15.4s, v31.4s
+	WORD $0x6e35ddef // fmul v15.4s, v15.4s, v21.4s
+	WORD $0x4f9a11f9 // fmla v25.4s, v15.4s, v26.s[0]
+	WORD $0x4fba12f9 // fmla v25.4s, v23.4s, v26.s[1]
+	WORD $0xad016698 // stp q24, q25, [x20, #32]
+	WORD $0xfd40021a // ldr d26, [x16]
+	WORD $0xad4166b8 // ldp q24, q25, [x21, #32]
+	WORD $0x4ebfd652 // fsub v18.4s, v18.4s, v31.4s
+	WORD $0x6e34de52 // fmul v18.4s, v18.4s, v20.4s
+	WORD $0x4f9a1258 // fmla v24.4s, v18.4s, v26.s[0]
+	WORD $0x4fba12d8 // fmla v24.4s, v22.4s, v26.s[1]
+	WORD $0x4ebfd673 // fsub v19.4s, v19.4s, v31.4s
+	WORD $0x6e35de73 // fmul v19.4s, v19.4s, v21.4s
+	WORD $0x4f9a1279 // fmla v25.4s, v19.4s, v26.s[0]
+	WORD $0x4fba12f9 // fmla v25.4s, v23.4s, v26.s[1]
+	WORD $0xad0166b8 // stp q24, q25, [x21, #32]
+	ADD $704, R2
+	ADD $704, R4
+	ADD $32, R5
+	ADD $8, R6
+	ADD $32, R9
+	ADD $8, R13
+	ADD $32, R10
+	ADD $8, R14
+	ADD $32, R11
+	ADD $8, R15
+	ADD $32, R12
+	ADD $8, R16
+	SUB $1, R1
+	TST $7, R1
+	BNE loop5
+	ADD $128, R2
+	ADD $128, R4
+	ADD $5760, R3
+	CBNZ R1, loop5
+	ADD $1, R0
+	CMP $2, R0
+	BNE half5
+	RET
+
+// func p6kNEON(rows int, w *byte, blocks int, q *int8, s *float32, n *int32, y *float32, stride int)
+TEXT ·p6kNEON(SB), NOSPLIT, $0-64
+	MOVD rows+0(FP), R0
+	CMP $3, R0
+	BEQ rows3
+	CMP $2, R0
+	BEQ rows2
+	WORD $0x4f00e5fe // movi v30.16b, #0xf
+	WORD $0x4f01e41f // movi v31.16b, #0x20
+	MOVD $0, R0
+half1:
+	MOVD blocks+16(FP), R1
+	MOVD w+8(FP), R2
+	ADD R0<<5, R2, R3
+	ADD R0<<5, R2, R4
+	ADD $64, R4
+	ADD R0<<6, R2, R2
+	ADD $64, R2
+	MOVD q+24(FP), R5
+	MOVD s+32(FP), R6
+	MOVD y+48(FP), R7
+	ADD R0<<6, R7, R7
+	WORD $0x4f000409 // movi v9.4s, #0x0
+	WORD $0x3d8000e9 // str q9, [x7]
+	WORD $0x3d8004e9 // str q9, [x7, #16]
+	WORD $0x3d8008e9 // str q9, [x7, #32]
+	WORD $0x3d800ce9 // str q9, [x7, #48]
+loop1:
+	WORD $0x4f000400 // movi v0.4s, #0x0
+	WORD $0x4f000401 // movi v1.4s, #0x0
+	WORD $0x4f000402 // movi v2.4s, #0x0
+	WORD $0x4f000403 // movi v3.4s, #0x0
+	WORD $0x3dc000a8 // ldr q8, [x5]
+	WORD $0x3dc01049 // ldr q9, [x2, #64]
+	WORD $0x4e3e1d29 // and v9.16b, v9.16b, v30.16b
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57a9 // sli v9.16b, v29.16b, #4
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4f88e120 // sdot v0.4s, v9.16b, v8.4b[0]
+	WORD $0x3dc01449 // ldr q9, [x2, #80]
+	WORD $0x4e3e1d29 // and v9.16b, v9.16b, v30.16b
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57a9 // sli v9.16b, v29.16b, #4
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4f88e121 // sdot v1.4s, v9.16b, v8.4b[0]
+	WORD $0x3dc01849 // ldr q9, [x2, #96]
+	WORD $0x4e3e1d29 // and v9.16b, v9.16b, v30.16b
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57a9 // sli v9.16b, v29.16b, #4
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4f88e122 // sdot v2.4s, v9.16b, v8.4b[0]
+	WORD $0x3dc01c49 // ldr q9, [x2, #112]
+	WORD $0x4e3e1d29 // and v9.16b, v9.16b, v30.16b
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57a9 // sli v9.16b, v29.16b, #4
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4f88e123 // sdot v3.4s, v9.16b, v8.4b[0]
+	WORD $0x3dc01049 // ldr q9, [x2, #64]
+	WORD $0x6f0c0529 // ushr v9.16b, v9.16b, #4
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57a9 // sli v9.16b, v29.16b, #4
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4fa8e120 // sdot v0.4s, v9.16b, v8.4b[1]
+	WORD $0x3dc01449 // ldr q9, [x2, #80]
+	WORD $0x6f0c0529 // ushr v9.16b, v9.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57a9 // sli v9.16b, v29.16b, #4
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4fa8e121 // sdot v1.4s, v9.16b, v8.4b[1]
+	WORD $0x3dc01849 // ldr q9, [x2, #96]
+	WORD $0x6f0c0529 // ushr v9.16b, v9.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57a9 // sli v9.16b, v29.16b, #4
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4fa8e122 // sdot v2.4s, v9.16b, v8.4b[1]
+	WORD $0x3dc01c49 // ldr q9, [x2, #112]
+	WORD $0x6f0c0529 // ushr v9.16b, v9.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57a9 // sli v9.16b, v29.16b, #4
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4fa8e123 // sdot v3.4s, v9.16b, v8.4b[1]
+	WORD $0x3dc03049 // ldr q9, [x2, #192]
+	WORD $0x4e3e1d29 // and v9.16b, v9.16b, v30.16b
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57a9 // sli v9.16b, v29.16b, #4
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4f88e920 // sdot v0.4s, v9.16b, v8.4b[2]
+	WORD $0x3dc03449 // ldr q9, [x2, #208]
+	WORD $0x4e3e1d29 // and v9.16b, v9.16b, v30.16b
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57a9 // sli v9.16b, v29.16b, #4
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4f88e921 // sdot v1.4s, v9.16b, v8.4b[2]
+	WORD $0x3dc03849 // ldr q9, [x2, #224]
+	WORD $0x4e3e1d29 // and v9.16b, v9.16b, v30.16b
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57a9 // sli v9.16b, v29.16b, #4
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4f88e922 // sdot v2.4s, v9.16b, v8.4b[2]
+	WORD $0x3dc03c49 // ldr q9, [x2, #240]
+	WORD $0x4e3e1d29 // and v9.16b, v9.16b, v30.16b
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57a9 // sli v9.16b, v29.16b, #4
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4f88e923 // sdot v3.4s, v9.16b, v8.4b[2]
+	WORD $0x3dc03049 // ldr q9, [x2, #192]
+	WORD $0x6f0c0529 // ushr v9.16b, v9.16b, #4
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57a9 // sli v9.16b, v29.16b, #4
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4fa8e920 // sdot v0.4s, v9.16b, v8.4b[3]
+	WORD $0x3dc03449 // ldr q9, [x2, #208]
+	WORD $0x6f0c0529 // ushr v9.16b, v9.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57a9 // sli v9.16b, v29.16b, #4
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4fa8e921 // sdot v1.4s, v9.16b, v8.4b[3]
+	WORD $0x3dc03849 // ldr q9, [x2, #224]
+	WORD $0x6f0c0529 // ushr v9.16b, v9.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57a9 // sli v9.16b, v29.16b, #4
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4fa8e922 // sdot v2.4s, v9.16b, v8.4b[3]
+	WORD $0x3dc03c49 // ldr q9, [x2, #240]
+	WORD $0x6f0c0529 // ushr v9.16b, v9.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57a9 // sli v9.16b, v29.16b, #4
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4fa8e923 // sdot v3.4s, v9.16b, v8.4b[3]
+	WORD $0x4f000404 // movi v4.4s, #0x0
+	WORD $0x4f000405 // movi v5.4s, #0x0
+	WORD $0x4f000406 // movi v6.4s, #0x0
+	WORD $0x4f000407 // movi v7.4s, #0x0
+	WORD $0x3dc004a8 // ldr q8, [x5, #16]
+	WORD $0x3dc05049 // ldr q9, [x2, #320]
+	WORD $0x4e3e1d29 // and v9.16b, v9.16b, v30.16b
+	WORD $0x3dc0b05d // ldr q29, [x2, #704]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57a9 // sli v9.16b, v29.16b, #4
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4f88e124 // sdot v4.4s, v9.16b, v8.4b[0]
+	WORD $0x3dc05449 // ldr q9, [x2, #336]
+	WORD $0x4e3e1d29 // and v9.16b, v9.16b, v30.16b
+	WORD $0x3dc0b45d // ldr q29, [x2, #720]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57a9 // sli v9.16b, v29.16b, #4
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4f88e125 // sdot v5.4s, v9.16b, v8.4b[0]
+	WORD $0x3dc05849 // ldr q9, [x2, #352]
+	WORD $0x4e3e1d29 // and v9.16b, v9.16b, v30.16b
+	WORD $0x3dc0b85d // ldr q29, [x2, #736]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57a9 // sli v9.16b, v29.16b, #4
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4f88e126 // sdot v6.4s, v9.16b, v8.4b[0]
+	WORD $0x3dc05c49 // ldr q9, [x2, #368]
+	WORD $0x4e3e1d29 // and v9.16b, v9.16b, v30.16b
+	WORD $0x3dc0bc5d // ldr q29, [x2, #752]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57a9 // sli v9.16b, v29.16b, #4
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4f88e127 // sdot v7.4s, v9.16b, v8.4b[0]
+	WORD $0x3dc05049 // ldr q9, [x2, #320]
+	WORD $0x6f0c0529 // ushr v9.16b, v9.16b, #4
+	WORD $0x3dc0b05d // ldr q29, [x2, #704]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57a9 // sli v9.16b, v29.16b, #4
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4fa8e124 // sdot v4.4s, v9.16b, v8.4b[1]
+	WORD $0x3dc05449 // ldr q9, [x2, #336]
+	WORD $0x6f0c0529 // ushr v9.16b, v9.16b, #4
+	WORD $0x3dc0b45d // ldr q29, [x2, #720]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57a9 // sli v9.16b, v29.16b, #4
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4fa8e125 // sdot v5.4s, v9.16b, v8.4b[1]
+	WORD $0x3dc05849 // ldr q9, [x2, #352]
+	WORD $0x6f0c0529 // ushr v9.16b, v9.16b, #4
+	WORD $0x3dc0b85d // ldr q29, [x2, #736]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57a9 // sli v9.16b, v29.16b, #4
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4fa8e126 // sdot v6.4s, v9.16b, v8.4b[1]
+	WORD $0x3dc05c49 // ldr q9, [x2, #368]
+	WORD $0x6f0c0529 // ushr v9.16b, v9.16b, #4
+	WORD $0x3dc0bc5d // ldr q29, [x2, #752]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57a9 // sli v9.16b, v29.16b, #4
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4fa8e127 // sdot v7.4s, v9.16b, v8.4b[1]
+	WORD $0x3dc07049 // ldr q9, [x2, #448]
+	WORD $0x4e3e1d29 // and v9.16b, v9.16b, v30.16b
+	WORD $0x3dc0b05d // ldr q29, [x2, #704]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57a9 // sli v9.16b, v29.16b, #4
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4f88e924 // sdot v4.4s, v9.16b, v8.4b[2]
+	WORD $0x3dc07449 // ldr q9, [x2, #464]
+	WORD $0x4e3e1d29 // and v9.16b, v9.16b, v30.16b
+	WORD $0x3dc0b45d // ldr q29, [x2, #720]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57a9 // sli v9.16b, v29.16b, #4
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4f88e925 // sdot v5.4s, v9.16b, v8.4b[2]
+	WORD $0x3dc07849 // ldr q9, [x2, #480]
+	WORD $0x4e3e1d29 // and v9.16b, v9.16b, v30.16b
+	WORD $0x3dc0b85d // ldr q29, [x2, #736]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57a9 // sli v9.16b, v29.16b, #4
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4f88e926 // sdot v6.4s, v9.16b, v8.4b[2]
+	WORD $0x3dc07c49 // ldr q9, [x2, #496]
+	WORD $0x4e3e1d29 // and v9.16b, v9.16b, v30.16b
+	WORD $0x3dc0bc5d // ldr q29, [x2, #752]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57a9 // sli v9.16b, v29.16b, #4
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4f88e927 // sdot v7.4s, v9.16b, v8.4b[2]
+	WORD $0x3dc07049 // ldr q9, [x2, #448]
+	WORD $0x6f0c0529 // ushr v9.16b, v9.16b, #4
+	WORD $0x3dc0b05d // ldr q29, [x2, #704]
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57a9 // sli v9.16b, v29.16b, #4
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4fa8e924 // sdot v4.4s, v9.16b, v8.4b[3]
+	WORD $0x3dc07449 // ldr q9, [x2, #464]
+	WORD $0x6f0c0529 // ushr v9.16b, v9.16b, #4
+	WORD $0x3dc0b45d // ldr q29, [x2, #720]
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57a9 // sli v9.16b, v29.16b, #4
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4fa8e925 // sdot v5.4s, v9.16b, v8.4b[3]
+	WORD $0x3dc07849 // ldr q9, [x2, #480]
+	WORD $0x6f0c0529 // ushr v9.16b, v9.16b, #4
+	WORD $0x3dc0b85d // ldr q29, [x2, #736]
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57a9 // sli v9.16b, v29.16b, #4
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4fa8e926 // sdot v6.4s, v9.16b, v8.4b[3]
+	WORD $0x3dc07c49 // ldr q9, [x2, #496]
+	WORD $0x6f0c0529 // ushr v9.16b, v9.16b, #4
+	WORD $0x3dc0bc5d // ldr q29, [x2, #752]
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57a9 // sli v9.16b, v29.16b, #4
+	WORD $0x6e3f8529 // sub v9.16b, v9.16b, v31.16b
+	WORD $0x4fa8e927 // sdot v7.4s, v9.16b, v8.4b[3]
+	WORD $0xfd400088 // ldr d8, [x4]
+	WORD $0x0f08a508 // sxtl v8.8h, v8.8b
+	WORD $0x4f300509 // sshr v9.4s, v8.4s, #16
+	WORD $0x4f305508 // shl v8.4s, v8.4s, #16
+	WORD $0x4f300508 // sshr v8.4s, v8.4s, #16
+	WORD $0xfd40006a // ldr d10, [x3]
+	WORD $0x0e21794a // fcvtl v10.4s, v10.4h
+	WORD $0x4ea89c00 // mul v0.4s, v0.4s, v8.4s
+	WORD $0x4ea99480 // mla v0.4s, v4.4s, v9.4s
+	WORD $0x4e21d800 // scvtf v0.4s, v0.4s
+	WORD $0x6e2adc00 // fmul v0.4s, v0.4s, v10.4s
+	WORD $0xbd4000cb // ldr s11, [x6]
+	WORD $0x3dc000ec // ldr q12, [x7]
+	WORD $0x4f8b100c // fmla v12.4s, v0.4s, v11.s[0]
+	WORD $0x3d8000ec // str q12, [x7]
+	WORD $0xfd400488 // ldr d8, [x4, #8]
+	WORD $0x0f08a508 // sxtl v8.8h, v8.8b
+	WORD $0x4f300509 // sshr v9.4s, v8.4s, #16
+	WORD $0x4f305508 // shl v8.4s, v8.4s, #16
+	WORD $0x4f300508 // sshr v8.4s, v8.4s, #16
+	WORD $0xfd40046a // ldr d10, [x3, #8]
+	WORD $0x0e21794a // fcvtl v10.4s, v10.4h
+	WORD $0x4ea89c21 // mul v1.4s, v1.4s, v8.4s
+	WORD $0x4ea994a1 // mla v1.4s, v5.4s, v9.4s
+	WORD $0x4e21d821 // scvtf v1.4s, v1.4s
+	WORD $0x6e2adc21 // fmul v1.4s, v1.4s, v10.4s
+	WORD $0xbd4000cb // ldr s11, [x6]
+	WORD $0x3dc004ec // ldr q12, [x7, #16]
+	WORD $0x4f8b102c // fmla v12.4s, v1.4s, v11.s[0]
+	WORD $0x3d8004ec // str q12, [x7, #16]
+	WORD $0xfd400888 // ldr d8, [x4, #16]
+	WORD $0x0f08a508 // sxtl v8.8h, v8.8b
+	WORD $0x4f300509 // sshr v9.4s, v8.4s, #16
+	WORD $0x4f305508 // shl v8.4s, v8.4s, #16
+	WORD $0x4f300508 // sshr v8.4s, v8.4s, #16
+	WORD $0xfd40086a // ldr d10, [x3, #16]
+	WORD $0x0e21794a // fcvtl v10.4s, v10.4h
+	WORD $0x4ea89c42 // mul v2.4s, v2.4s, v8.4s
+	WORD $0x4ea994c2 // mla v2.4s, v6.4s, v9.4s
+	WORD $0x4e21d842 // scvtf v2.4s, v2.4s
+	WORD $0x6e2adc42 // fmul v2.4s, v2.4s, v10.4s
+	WORD $0xbd4000cb // ldr s11, [x6]
+	WORD $0x3dc008ec // ldr q12, [x7, #32]
+	WORD $0x4f8b104c // fmla v12.4s, v2.4s, v11.s[0]
+	WORD $0x3d8008ec // str q12, [x7, #32]
+	WORD $0xfd400c88 // ldr d8, [x4, #24]
+	WORD $0x0f08a508 // sxtl v8.8h, v8.8b
+	WORD $0x4f300509 // sshr v9.4s, v8.4s, #16
+	WORD $0x4f305508 // shl v8.4s, v8.4s, #16
+	WORD $0x4f300508 // sshr v8.4s, v8.4s, #16
+	WORD $0xfd400c6a // ldr d10, [x3, #24]
+	WORD $0x0e21794a // fcvtl v10.4s, v10.4h
+	WORD $0x4ea89c63 // mul v3.4s, v3.4s, v8.4s
+	WORD $0x4ea994e3 // mla v3.4s, v7.4s, v9.4s
+	WORD $0x4e21d863 // scvtf v3.4s, v3.4s
+	WORD $0x6e2adc63 // fmul v3.4s, v3.4s, v10.4s
+	WORD $0xbd4000cb // ldr s11, [x6]
+	WORD $0x3dc00cec // ldr q12, [x7, #48]
+	WORD $0x4f8b106c // fmla v12.4s, v3.4s, v11.s[0]
+	WORD $0x3d800cec // str q12, [x7, #48]
+	ADD $832, R2
+	ADD $832, R4
+	ADD $32, R5
+	ADD $8, R6
+	SUB $1, R1
+	TST $7, R1
+	BNE loop1
+	ADD $64, R2
+	ADD $64, R4
+	ADD $6720, R3
+	CBNZ R1, loop1
+	ADD $1, R0
+	CMP $2, R0
+	BNE half1
+	RET
+rows2:
+	WORD $0x4f00e5fe // movi v30.16b, #0xf
+	WORD $0x4f01e41f // movi v31.16b, #0x20
+	MOVD $0, R0
+half2:
+	MOVD blocks+16(FP), R1
+	MOVD w+8(FP), R2
+	ADD R0<<5, R2, R3
+	ADD R0<<5, R2, R4
+	ADD $64, R4
+	ADD R0<<6, R2, R2
+	ADD $64, R2
+	MOVD q+24(FP), R5
+	MOVD s+32(FP), R6
+	MOVD y+48(FP), R7
+	ADD R0<<6, R7, R7
+	LSL $5, R1, R8
+	ADD R8<<0, R5, R9
+	LSL $3, R1, R8
+	ADD R8<<0, R6, R10
+	MOVD stride+56(FP), R8
+	ADD R8<<0, R7, R11
+	WORD $0x4f000412 // movi v18.4s, #0x0
+	WORD $0x3d8000f2 // str q18, [x7]
+	WORD $0x3d8004f2 // str q18, [x7, #16]
+	WORD $0x3d8008f2 // str q18, [x7, #32]
+	WORD $0x3d800cf2 // str q18, [x7, #48]
+	WORD $0x3d800172 // str q18, [x11]
+	WORD $0x3d800572 // str q18, [x11, #16]
+	WORD $0x3d800972 // str q18, [x11, #32]
+	WORD $0x3d800d72 // str q18, [x11, #48]
+loop2:
+	WORD $0x4f000400 // movi v0.4s, #0x0
+	WORD $0x4f000401 // movi v1.4s, #0x0
+	WORD $0x4f000402 // movi v2.4s, #0x0
+	WORD $0x4f000403 // movi v3.4s, #0x0
+	WORD $0x3dc000b0 // ldr q16, [x5]
+	WORD $0x4f000404 // movi v4.4s, #0x0
+	WORD $0x4f000405 // movi v5.4s, #0x0
+	WORD $0x4f000406 // movi v6.4s, #0x0
+	WORD $0x4f000407 // movi v7.4s, #0x0
+	WORD $0x3dc00131 // ldr q17, [x9]
+	WORD $0x3dc01052 // ldr q18, [x2, #64]
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4f90e240 // sdot v0.4s, v18.16b, v16.4b[0]
+	WORD $0x4f91e244 // sdot v4.4s, v18.16b, v17.4b[0]
+	WORD $0x3dc01452 // ldr q18, [x2, #80]
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4f90e241 // sdot v1.4s, v18.16b, v16.4b[0]
+	WORD $0x4f91e245 // sdot v5.4s, v18.16b, v17.4b[0]
+	WORD $0x3dc01852 // ldr q18, [x2, #96]
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4f90e242 // sdot v2.4s, v18.16b, v16.4b[0]
+	WORD $0x4f91e246 // sdot v6.4s, v18.16b, v17.4b[0]
+	WORD $0x3dc01c52 // ldr q18, [x2, #112]
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4f90e243 // sdot v3.4s, v18.16b, v16.4b[0]
+	WORD $0x4f91e247 // sdot v7.4s, v18.16b, v17.4b[0]
+	WORD $0x3dc01052 // ldr q18, [x2, #64]
+	WORD $0x6f0c0652 // ushr v18.16b, v18.16b, #4
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4fb0e240 // sdot v0.4s, v18.16b, v16.4b[1]
+	WORD $0x4fb1e244 // sdot v4.4s, v18.16b, v17.4b[1]
+	WORD $0x3dc01452 // ldr q18, [x2, #80]
+	WORD $0x6f0c0652 // ushr v18.16b, v18.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4fb0e241 // sdot v1.4s, v18.16b, v16.4b[1]
+	WORD $0x4fb1e245 // sdot v5.4s, v18.16b, v17.4b[1]
+	WORD $0x3dc01852 // ldr q18, [x2, #96]
+	WORD $0x6f0c0652 // ushr v18.16b, v18.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4fb0e242 // sdot v2.4s, v18.16b, v16.4b[1]
+	WORD $0x4fb1e246 // sdot v6.4s, v18.16b, v17.4b[1]
+	WORD $0x3dc01c52 // ldr q18, [x2, #112]
+	WORD $0x6f0c0652 // ushr v18.16b, v18.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4fb0e243 // sdot v3.4s, v18.16b, v16.4b[1]
+	WORD $0x4fb1e247 // sdot v7.4s, v18.16b, v17.4b[1]
+	WORD $0x3dc03052 // ldr q18, [x2, #192]
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4f90ea40 // sdot v0.4s, v18.16b, v16.4b[2]
+	WORD $0x4f91ea44 // sdot v4.4s, v18.16b, v17.4b[2]
+	WORD $0x3dc03452 // ldr q18, [x2, #208]
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4f90ea41 // sdot v1.4s, v18.16b, v16.4b[2]
+	WORD $0x4f91ea45 // sdot v5.4s, v18.16b, v17.4b[2]
+	WORD $0x3dc03852 // ldr q18, [x2, #224]
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4f90ea42 // sdot v2.4s, v18.16b, v16.4b[2]
+	WORD $0x4f91ea46 // sdot v6.4s, v18.16b, v17.4b[2]
+	WORD $0x3dc03c52 // ldr q18, [x2, #240]
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4f90ea43 // sdot v3.4s, v18.16b, v16.4b[2]
+	WORD $0x4f91ea47 // sdot v7.4s, v18.16b, v17.4b[2]
+	WORD $0x3dc03052 // ldr q18, [x2, #192]
+	WORD $0x6f0c0652 // ushr v18.16b, v18.16b, #4
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4fb0ea40 // sdot v0.4s, v18.16b, v16.4b[3]
+	WORD $0x4fb1ea44 // sdot v4.4s, v18.16b, v17.4b[3]
+	WORD $0x3dc03452 // ldr q18, [x2, #208]
+	WORD $0x6f0c0652 // ushr v18.16b, v18.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4fb0ea41 // sdot v1.4s, v18.16b, v16.4b[3]
+	WORD $0x4fb1ea45 // sdot v5.4s, v18.16b, v17.4b[3]
+	WORD $0x3dc03852 // ldr q18, [x2, #224]
+	WORD $0x6f0c0652 // ushr v18.16b, v18.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4fb0ea42 // sdot v2.4s, v18.16b, v16.4b[3]
+	WORD $0x4fb1ea46 // sdot v6.4s, v18.16b, v17.4b[3]
+	WORD $0x3dc03c52 // ldr q18, [x2, #240]
+	WORD $0x6f0c0652 // ushr v18.16b, v18.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4fb0ea43 // sdot v3.4s, v18.16b, v16.4b[3]
+	WORD $0x4fb1ea47 // sdot v7.4s, v18.16b, v17.4b[3]
+	WORD $0x4f000408 // movi v8.4s, #0x0
+	WORD $0x4f000409 // movi v9.4s, #0x0
+	WORD $0x4f00040a // movi v10.4s, #0x0
+	WORD $0x4f00040b // movi v11.4s, #0x0
+	WORD $0x3dc004b0 // ldr q16, [x5, #16]
+	WORD $0x4f00040c // movi v12.4s, #0x0
+	WORD $0x4f00040d // movi v13.4s, #0x0
+	WORD $0x4f00040e // movi v14.4s, #0x0
+	WORD $0x4f00040f // movi v15.4s, #0x0
+	WORD $0x3dc00531 // ldr q17, [x9, #16]
+	WORD $0x3dc05052 // ldr q18, [x2, #320]
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x3dc0b05d // ldr q29, [x2, #704]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4f90e248 // sdot v8.4s, v18.16b, v16.4b[0]
+	WORD $0x4f91e24c // sdot v12.4s, v18.16b, v17.4b[0]
+	WORD $0x3dc05452 // ldr q18, [x2, #336]
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x3dc0b45d // ldr q29, [x2, #720]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4f90e249 // sdot v9.4s, v18.16b, v16.4b[0]
+	WORD $0x4f91e24d // sdot v13.4s, v18.16b, v17.4b[0]
+	WORD $0x3dc05852 // ldr q18, [x2, #352]
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x3dc0b85d // ldr q29, [x2, #736]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4f90e24a // sdot v10.4s, v18.16b, v16.4b[0]
+	WORD $0x4f91e24e // sdot v14.4s, v18.16b, v17.4b[0]
+	WORD $0x3dc05c52 // ldr q18, [x2, #368]
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x3dc0bc5d // ldr q29, [x2, #752]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4f90e24b // sdot v11.4s, v18.16b, v16.4b[0]
+	WORD $0x4f91e24f // sdot v15.4s, v18.16b, v17.4b[0]
+	WORD $0x3dc05052 // ldr q18, [x2, #320]
+	WORD $0x6f0c0652 // ushr v18.16b, v18.16b, #4
+	WORD $0x3dc0b05d // ldr q29, [x2, #704]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4fb0e248 // sdot v8.4s, v18.16b, v16.4b[1]
+	WORD $0x4fb1e24c // sdot v12.4s, v18.16b, v17.4b[1]
+	WORD $0x3dc05452 // ldr q18, [x2, #336]
+	WORD $0x6f0c0652 // ushr v18.16b, v18.16b, #4
+	WORD $0x3dc0b45d // ldr q29, [x2, #720]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4fb0e249 // sdot v9.4s, v18.16b, v16.4b[1]
+	WORD $0x4fb1e24d // sdot v13.4s, v18.16b, v17.4b[1]
+	WORD $0x3dc05852 // ldr q18, [x2, #352]
+	WORD $0x6f0c0652 // ushr v18.16b, v18.16b, #4
+	WORD $0x3dc0b85d // ldr q29, [x2, #736]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4fb0e24a // sdot v10.4s, v18.16b, v16.4b[1]
+	WORD $0x4fb1e24e // sdot v14.4s, v18.16b, v17.4b[1]
+	WORD $0x3dc05c52 // ldr q18, [x2, #368]
+	WORD $0x6f0c0652 // ushr v18.16b, v18.16b, #4
+	WORD $0x3dc0bc5d // ldr q29, [x2, #752]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4fb0e24b // sdot v11.4s, v18.16b, v16.4b[1]
+	WORD $0x4fb1e24f // sdot v15.4s, v18.16b, v17.4b[1]
+	WORD $0x3dc07052 // ldr q18, [x2, #448]
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x3dc0b05d // ldr q29, [x2, #704]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4f90ea48 // sdot v8.4s, v18.16b, v16.4b[2]
+	WORD $0x4f91ea4c // sdot v12.4s, v18.16b, v17.4b[2]
+	WORD $0x3dc07452 // ldr q18, [x2, #464]
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x3dc0b45d // ldr q29, [x2, #720]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4f90ea49 // sdot v9.4s, v18.16b, v16.4b[2]
+	WORD $0x4f91ea4d // sdot v13.4s, v18.16b, v17.4b[2]
+	WORD $0x3dc07852 // ldr q18, [x2, #480]
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x3dc0b85d // ldr q29, [x2, #736]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4f90ea4a // sdot v10.4s, v18.16b, v16.4b[2]
+	WORD $0x4f91ea4e // sdot v14.4s, v18.16b, v17.4b[2]
+	WORD $0x3dc07c52 // ldr q18, [x2, #496]
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x3dc0bc5d // ldr q29, [x2, #752]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4f90ea4b // sdot v11.4s, v18.16b, v16.4b[2]
+	WORD $0x4f91ea4f // sdot v15.4s, v18.16b, v17.4b[2]
+	WORD $0x3dc07052 // ldr q18, [x2, #448]
+	WORD $0x6f0c0652 // ushr v18.16b, v18.16b, #4
+	WORD $0x3dc0b05d // ldr q29, [x2, #704]
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4fb0ea48 // sdot v8.4s, v18.16b, v16.4b[3]
+	WORD $0x4fb1ea4c // sdot v12.4s, v18.16b, v17.4b[3]
+	WORD $0x3dc07452 // ldr q18, [x2, #464]
+	WORD $0x6f0c0652 // ushr v18.16b, v18.16b, #4
+	WORD $0x3dc0b45d // ldr q29, [x2, #720]
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4fb0ea49 // sdot v9.4s, v18.16b, v16.4b[3]
+	WORD $0x4fb1ea4d // sdot v13.4s, v18.16b, v17.4b[3]
+	WORD $0x3dc07852 // ldr q18, [x2, #480]
+	WORD $0x6f0c0652 // ushr v18.16b, v18.16b, #4
+	WORD $0x3dc0b85d // ldr q29, [x2, #736]
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4fb0ea4a // sdot v10.4s, v18.16b, v16.4b[3]
+	WORD $0x4fb1ea4e // sdot v14.4s, v18.16b, v17.4b[3]
+	WORD $0x3dc07c52 // ldr q18, [x2, #496]
+	WORD $0x6f0c0652 // ushr v18.16b, v18.16b, #4
+	WORD $0x3dc0bc5d // ldr q29, [x2, #752]
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57b2 // sli v18.16b, v29.16b, #4
+	WORD $0x6e3f8652 // sub v18.16b, v18.16b, v31.16b
+	WORD $0x4fb0ea4b // sdot v11.4s, v18.16b, v16.4b[3]
+	WORD $0x4fb1ea4f // sdot v15.4s, v18.16b, v17.4b[3]
+	WORD $0xfd400090 // ldr d16, [x4]
+	WORD $0x0f08a610 // sxtl v16.8h, v16.8b
+	WORD $0x4f300611 // sshr v17.4s, v16.4s, #16
+	WORD $0x4f305610 // shl v16.4s, v16.4s, #16
+	WORD $0x4f300610 // sshr v16.4s, v16.4s, #16
+	WORD $0xfd400072 // ldr d18, [x3]
+	WORD $0x0e217a52 // fcvtl v18.4s, v18.4h
+	WORD $0x4eb09c00 // mul v0.4s, v0.4s, v16.4s
+	WORD $0x4eb19500 // mla v0.4s, v8.4s, v17.4s
+	WORD $0x4e21d800 // scvtf v0.4s, v0.4s
+	WORD $0x6e32dc00 // fmul v0.4s, v0.4s, v18.4s
+	WORD $0xbd4000d3 // ldr s19, [x6]
+	WORD $0x3dc000f4 // ldr q20, [x7]
+	WORD $0x4f931014 // fmla v20.4s, v0.4s, v19.s[0]
+	WORD $0x3d8000f4 // str q20, [x7]
+	WORD $0x4eb09c84 // mul v4.4s, v4.4s, v16.4s
+	WORD $0x4eb19584 // mla v4.4s, v12.4s, v17.4s
+	WORD $0x4e21d884 // scvtf v4.4s, v4.4s
+	WORD $0x6e32dc84 // fmul v4.4s, v4.4s, v18.4s
+	WORD $0xbd400153 // ldr s19, [x10]
+	WORD $0x3dc00174 // ldr q20, [x11]
+	WORD $0x4f931094 // fmla v20.4s, v4.4s, v19.s[0]
+	WORD $0x3d800174 // str q20, [x11]
+	WORD $0xfd400490 // ldr d16, [x4, #8]
+	WORD $0x0f08a610 // sxtl v16.8h, v16.8b
+	WORD $0x4f300611 // sshr v17.4s, v16.4s, #16
+	WORD $0x4f305610 // shl v16.4s, v16.4s, #16
+	WORD $0x4f300610 // sshr v16.4s, v16.4s, #16
+	WORD $0xfd400472 // ldr d18, [x3, #8]
+	WORD $0x0e217a52 // fcvtl v18.4s, v18.4h
+	WORD $0x4eb09c21 // mul v1.4s, v1.4s, v16.4s
+	WORD $0x4eb19521 // mla v1.4s, v9.4s, v17.4s
+	WORD $0x4e21d821 // scvtf v1.4s, v1.4s
+	WORD $0x6e32dc21 // fmul v1.4s, v1.4s, v18.4s
+	WORD $0xbd4000d3 // ldr s19, [x6]
+	WORD $0x3dc004f4 // ldr q20, [x7, #16]
+	WORD $0x4f931034 // fmla v20.4s, v1.4s, v19.s[0]
+	WORD $0x3d8004f4 // str q20, [x7, #16]
+	WORD $0x4eb09ca5 // mul v5.4s, v5.4s, v16.4s
+	WORD $0x4eb195a5 // mla v5.4s, v13.4s, v17.4s
+	WORD $0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD $0x6e32dca5 // fmul v5.4s, v5.4s, v18.4s
+	WORD $0xbd400153 // ldr s19, [x10]
+	WORD $0x3dc00574 // ldr q20, [x11, #16]
+	WORD $0x4f9310b4 // fmla v20.4s, v5.4s, v19.s[0]
+	WORD $0x3d800574 // str q20, [x11, #16]
+	WORD $0xfd400890 // ldr d16, [x4, #16]
+	WORD $0x0f08a610 // sxtl v16.8h, v16.8b
+	WORD $0x4f300611 // sshr v17.4s, v16.4s, #16
+	WORD $0x4f305610 // shl v16.4s, v16.4s, #16
+	WORD $0x4f300610 // sshr v16.4s, v16.4s, #16
+	WORD $0xfd400872 // ldr d18, [x3, #16]
+	WORD $0x0e217a52 // fcvtl v18.4s, v18.4h
+	WORD $0x4eb09c42 // mul v2.4s, v2.4s, v16.4s
+	WORD $0x4eb19542 // mla v2.4s, v10.4s, v17.4s
+	WORD $0x4e21d842 // scvtf v2.4s, v2.4s
+	WORD $0x6e32dc42 // fmul v2.4s, v2.4s, v18.4s
+	WORD $0xbd4000d3 // ldr s19, [x6]
+	WORD $0x3dc008f4 // ldr q20, [x7, #32]
+	WORD $0x4f931054 // fmla v20.4s, v2.4s, v19.s[0]
+	WORD $0x3d8008f4 // str q20, [x7, #32]
+	WORD $0x4eb09cc6 // mul v6.4s, v6.4s, v16.4s
+	WORD $0x4eb195c6 // mla v6.4s, v14.4s, v17.4s
+	WORD $0x4e21d8c6 // scvtf v6.4s, v6.4s
+	WORD $0x6e32dcc6 // fmul v6.4s, v6.4s, v18.4s
+	WORD $0xbd400153 // ldr s19, [x10]
+	WORD $0x3dc00974 // ldr q20, [x11, #32]
+	WORD $0x4f9310d4 // fmla v20.4s, v6.4s, v19.s[0]
+	WORD $0x3d800974 // str q20, [x11, #32]
+	WORD $0xfd400c90 // ldr d16, [x4, #24]
+	WORD $0x0f08a610 // sxtl v16.8h, v16.8b
+	WORD $0x4f300611 // sshr v17.4s, v16.4s, #16
+	WORD $0x4f305610 // shl v16.4s, v16.4s, #16
+	WORD $0x4f300610 // sshr v16.4s, v16.4s, #16
+	WORD $0xfd400c72 // ldr d18, [x3, #24]
+	WORD $0x0e217a52 // fcvtl v18.4s, v18.4h
+	WORD $0x4eb09c63 // mul v3.4s, v3.4s, v16.4s
+	WORD $0x4eb19563 // mla v3.4s, v11.4s, v17.4s
+	WORD $0x4e21d863 // scvtf v3.4s, v3.4s
+	WORD $0x6e32dc63 // fmul v3.4s, v3.4s, v18.4s
+	WORD $0xbd4000d3 // ldr s19, [x6]
+	WORD $0x3dc00cf4 // ldr q20, [x7, #48]
+	WORD $0x4f931074 // fmla v20.4s, v3.4s, v19.s[0]
+	WORD $0x3d800cf4 // str q20, [x7, #48]
+	WORD $0x4eb09ce7 // mul v7.4s, v7.4s, v16.4s
+	WORD $0x4eb195e7 // mla v7.4s, v15.4s, v17.4s
+	WORD $0x4e21d8e7 // scvtf v7.4s, v7.4s
+	WORD $0x6e32dce7 // fmul v7.4s, v7.4s, v18.4s
+	WORD $0xbd400153 // ldr s19, [x10]
+	WORD $0x3dc00d74 // ldr q20, [x11, #48]
+	WORD $0x4f9310f4 // fmla v20.4s, v7.4s, v19.s[0]
+	WORD $0x3d800d74 // str q20, [x11, #48]
+	ADD $832, R2
+	ADD $832, R4
+	ADD $32, R5
+	ADD $8, R6
+	ADD $32, R9
+	ADD $8, R10
+	SUB $1, R1
+	TST $7, R1
+	BNE loop2
+	ADD $64, R2
+	ADD $64, R4
+	ADD $6720, R3
+	CBNZ R1, loop2
+	ADD $1, R0
+	CMP $2, R0
+	BNE half2
+	RET
+rows3:
+	WORD $0x4f00e5fe // movi v30.16b, #0xf
+	WORD $0x4f01e41f // movi v31.16b, #0x20
+	MOVD $0, R0
+half3:
+	MOVD blocks+16(FP), R1
+	MOVD w+8(FP), R2
+	ADD R0<<5, R2, R3
+	ADD R0<<5, R2, R4
+	ADD $64, R4
+	ADD R0<<6, R2, R2
+	ADD $64, R2
+	MOVD q+24(FP), R5
+	MOVD s+32(FP), R6
+	MOVD y+48(FP), R7
+	ADD R0<<6, R7, R7
+	LSL $5, R1, R8
+	ADD R8<<0, R5, R9
+	ADD R8<<0, R9, R10
+	LSL $3, R1, R8
+	ADD R8<<0, R6, R11
+	ADD R8<<0, R11, R12
+	MOVD stride+56(FP), R8
+	ADD R8<<0, R7, R13
+	ADD R8<<0, R13, R14
+	WORD $0x4f00041b // movi v27.4s, #0x0
+	WORD $0x3d8000fb // str q27, [x7]
+	WORD $0x3d8004fb // str q27, [x7, #16]
+	WORD $0x3d8008fb // str q27, [x7, #32]
+	WORD $0x3d800cfb // str q27, [x7, #48]
+	WORD $0x3d8001bb // str q27, [x13]
+	WORD $0x3d8005bb // str q27, [x13, #16]
+	WORD $0x3d8009bb // str q27, [x13, #32]
+	WORD $0x3d800dbb // str q27, [x13, #48]
+	WORD $0x3d8001db // str q27, [x14]
+	WORD $0x3d8005db // str q27, [x14, #16]
+	WORD $0x3d8009db // str q27, [x14, #32]
+	WORD $0x3d800ddb // str q27, [x14, #48]
+loop3:
+	WORD $0x4f000400 // movi v0.4s, #0x0
+	WORD $0x4f000401 // movi v1.4s, #0x0
+	WORD $0x4f000402 // movi v2.4s, #0x0
+	WORD $0x4f000403 // movi v3.4s, #0x0
+	WORD $0x3dc000b8 // ldr q24, [x5]
+	WORD $0x4f000404 // movi v4.4s, #0x0
+	WORD $0x4f000405 // movi v5.4s, #0x0
+	WORD $0x4f000406 // movi v6.4s, #0x0
+	WORD $0x4f000407 // movi v7.4s, #0x0
+	WORD $0x3dc00139 // ldr q25, [x9]
+	WORD $0x4f000408 // movi v8.4s, #0x0
+	WORD $0x4f000409 // movi v9.4s, #0x0
+	WORD $0x4f00040a // movi v10.4s, #0x0
+	WORD $0x4f00040b // movi v11.4s, #0x0
+	WORD $0x3dc0015a // ldr q26, [x10]
+	WORD $0x3dc0105b // ldr q27, [x2, #64]
+	WORD $0x4e3e1f7b // and v27.16b, v27.16b, v30.16b
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4f98e360 // sdot v0.4s, v27.16b, v24.4b[0]
+	WORD $0x4f99e364 // sdot v4.4s, v27.16b, v25.4b[0]
+	WORD $0x4f9ae368 // sdot v8.4s, v27.16b, v26.4b[0]
+	WORD $0x3dc0145b // ldr q27, [x2, #80]
+	WORD $0x4e3e1f7b // and v27.16b, v27.16b, v30.16b
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4f98e361 // sdot v1.4s, v27.16b, v24.4b[0]
+	WORD $0x4f99e365 // sdot v5.4s, v27.16b, v25.4b[0]
+	WORD $0x4f9ae369 // sdot v9.4s, v27.16b, v26.4b[0]
+	WORD $0x3dc0185b // ldr q27, [x2, #96]
+	WORD $0x4e3e1f7b // and v27.16b, v27.16b, v30.16b
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4f98e362 // sdot v2.4s, v27.16b, v24.4b[0]
+	WORD $0x4f99e366 // sdot v6.4s, v27.16b, v25.4b[0]
+	WORD $0x4f9ae36a // sdot v10.4s, v27.16b, v26.4b[0]
+	WORD $0x3dc01c5b // ldr q27, [x2, #112]
+	WORD $0x4e3e1f7b // and v27.16b, v27.16b, v30.16b
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4f98e363 // sdot v3.4s, v27.16b, v24.4b[0]
+	WORD $0x4f99e367 // sdot v7.4s, v27.16b, v25.4b[0]
+	WORD $0x4f9ae36b // sdot v11.4s, v27.16b, v26.4b[0]
+	WORD $0x3dc0105b // ldr q27, [x2, #64]
+	WORD $0x6f0c077b // ushr v27.16b, v27.16b, #4
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4fb8e360 // sdot v0.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb9e364 // sdot v4.4s, v27.16b, v25.4b[1]
+	WORD $0x4fbae368 // sdot v8.4s, v27.16b, v26.4b[1]
+	WORD $0x3dc0145b // ldr q27, [x2, #80]
+	WORD $0x6f0c077b // ushr v27.16b, v27.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4fb8e361 // sdot v1.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb9e365 // sdot v5.4s, v27.16b, v25.4b[1]
+	WORD $0x4fbae369 // sdot v9.4s, v27.16b, v26.4b[1]
+	WORD $0x3dc0185b // ldr q27, [x2, #96]
+	WORD $0x6f0c077b // ushr v27.16b, v27.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4fb8e362 // sdot v2.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb9e366 // sdot v6.4s, v27.16b, v25.4b[1]
+	WORD $0x4fbae36a // sdot v10.4s, v27.16b, v26.4b[1]
+	WORD $0x3dc01c5b // ldr q27, [x2, #112]
+	WORD $0x6f0c077b // ushr v27.16b, v27.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4fb8e363 // sdot v3.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb9e367 // sdot v7.4s, v27.16b, v25.4b[1]
+	WORD $0x4fbae36b // sdot v11.4s, v27.16b, v26.4b[1]
+	WORD $0x3dc0305b // ldr q27, [x2, #192]
+	WORD $0x4e3e1f7b // and v27.16b, v27.16b, v30.16b
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4f98eb60 // sdot v0.4s, v27.16b, v24.4b[2]
+	WORD $0x4f99eb64 // sdot v4.4s, v27.16b, v25.4b[2]
+	WORD $0x4f9aeb68 // sdot v8.4s, v27.16b, v26.4b[2]
+	WORD $0x3dc0345b // ldr q27, [x2, #208]
+	WORD $0x4e3e1f7b // and v27.16b, v27.16b, v30.16b
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4f98eb61 // sdot v1.4s, v27.16b, v24.4b[2]
+	WORD $0x4f99eb65 // sdot v5.4s, v27.16b, v25.4b[2]
+	WORD $0x4f9aeb69 // sdot v9.4s, v27.16b, v26.4b[2]
+	WORD $0x3dc0385b // ldr q27, [x2, #224]
+	WORD $0x4e3e1f7b // and v27.16b, v27.16b, v30.16b
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4f98eb62 // sdot v2.4s, v27.16b, v24.4b[2]
+	WORD $0x4f99eb66 // sdot v6.4s, v27.16b, v25.4b[2]
+	WORD $0x4f9aeb6a // sdot v10.4s, v27.16b, v26.4b[2]
+	WORD $0x3dc03c5b // ldr q27, [x2, #240]
+	WORD $0x4e3e1f7b // and v27.16b, v27.16b, v30.16b
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4f98eb63 // sdot v3.4s, v27.16b, v24.4b[2]
+	WORD $0x4f99eb67 // sdot v7.4s, v27.16b, v25.4b[2]
+	WORD $0x4f9aeb6b // sdot v11.4s, v27.16b, v26.4b[2]
+	WORD $0x3dc0305b // ldr q27, [x2, #192]
+	WORD $0x6f0c077b // ushr v27.16b, v27.16b, #4
+	WORD $0x3dc0905d // ldr q29, [x2, #576]
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4fb8eb60 // sdot v0.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb9eb64 // sdot v4.4s, v27.16b, v25.4b[3]
+	WORD $0x4fbaeb68 // sdot v8.4s, v27.16b, v26.4b[3]
+	WORD $0x3dc0345b // ldr q27, [x2, #208]
+	WORD $0x6f0c077b // ushr v27.16b, v27.16b, #4
+	WORD $0x3dc0945d // ldr q29, [x2, #592]
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4fb8eb61 // sdot v1.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb9eb65 // sdot v5.4s, v27.16b, v25.4b[3]
+	WORD $0x4fbaeb69 // sdot v9.4s, v27.16b, v26.4b[3]
+	WORD $0x3dc0385b // ldr q27, [x2, #224]
+	WORD $0x6f0c077b // ushr v27.16b, v27.16b, #4
+	WORD $0x3dc0985d // ldr q29, [x2, #608]
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4fb8eb62 // sdot v2.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb9eb66 // sdot v6.4s, v27.16b, v25.4b[3]
+	WORD $0x4fbaeb6a // sdot v10.4s, v27.16b, v26.4b[3]
+	WORD $0x3dc03c5b // ldr q27, [x2, #240]
+	WORD $0x6f0c077b // ushr v27.16b, v27.16b, #4
+	WORD $0x3dc09c5d // ldr q29, [x2, #624]
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4fb8eb63 // sdot v3.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb9eb67 // sdot v7.4s, v27.16b, v25.4b[3]
+	WORD $0x4fbaeb6b // sdot v11.4s, v27.16b, v26.4b[3]
+	WORD $0x4f00040c // movi v12.4s, #0x0
+	WORD $0x4f00040d // movi v13.4s, #0x0
+	WORD $0x4f00040e // movi v14.4s, #0x0
+	WORD $0x4f00040f // movi v15.4s, #0x0
+	WORD $0x3dc004b8 // ldr q24, [x5, #16]
+	WORD $0x4f000410 // movi v16.4s, #0x0
+	WORD $0x4f000411 // movi v17.4s, #0x0
+	WORD $0x4f000412 // movi v18.4s, #0x0
+	WORD $0x4f000413 // movi v19.4s, #0x0
+	WORD $0x3dc00539 // ldr q25, [x9, #16]
+	WORD $0x4f000414 // movi v20.4s, #0x0
+	WORD $0x4f000415 // movi v21.4s, #0x0
+	WORD $0x4f000416 // movi v22.4s, #0x0
+	WORD $0x4f000417 // movi v23.4s, #0x0
+	WORD $0x3dc0055a // ldr q26, [x10, #16]
+	WORD $0x3dc0505b // ldr q27, [x2, #320]
+	WORD $0x4e3e1f7b // and v27.16b, v27.16b, v30.16b
+	WORD $0x3dc0b05d // ldr q29, [x2, #704]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4f98e36c // sdot v12.4s, v27.16b, v24.4b[0]
+	WORD $0x4f99e370 // sdot v16.4s, v27.16b, v25.4b[0]
+	WORD $0x4f9ae374 // sdot v20.4s, v27.16b, v26.4b[0]
+	WORD $0x3dc0545b // ldr q27, [x2, #336]
+	WORD $0x4e3e1f7b // and v27.16b, v27.16b, v30.16b
+	WORD $0x3dc0b45d // ldr q29, [x2, #720]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4f98e36d // sdot v13.4s, v27.16b, v24.4b[0]
+	WORD $0x4f99e371 // sdot v17.4s, v27.16b, v25.4b[0]
+	WORD $0x4f9ae375 // sdot v21.4s, v27.16b, v26.4b[0]
+	WORD $0x3dc0585b // ldr q27, [x2, #352]
+	WORD $0x4e3e1f7b // and v27.16b, v27.16b, v30.16b
+	WORD $0x3dc0b85d // ldr q29, [x2, #736]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4f98e36e // sdot v14.4s, v27.16b, v24.4b[0]
+	WORD $0x4f99e372 // sdot v18.4s, v27.16b, v25.4b[0]
+	WORD $0x4f9ae376 // sdot v22.4s, v27.16b, v26.4b[0]
+	WORD $0x3dc05c5b // ldr q27, [x2, #368]
+	WORD $0x4e3e1f7b // and v27.16b, v27.16b, v30.16b
+	WORD $0x3dc0bc5d // ldr q29, [x2, #752]
+	WORD $0x4f0e57bd // shl v29.16b, v29.16b, #6
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4f98e36f // sdot v15.4s, v27.16b, v24.4b[0]
+	WORD $0x4f99e373 // sdot v19.4s, v27.16b, v25.4b[0]
+	WORD $0x4f9ae377 // sdot v23.4s, v27.16b, v26.4b[0]
+	WORD $0x3dc0505b // ldr q27, [x2, #320]
+	WORD $0x6f0c077b // ushr v27.16b, v27.16b, #4
+	WORD $0x3dc0b05d // ldr q29, [x2, #704]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4fb8e36c // sdot v12.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb9e370 // sdot v16.4s, v27.16b, v25.4b[1]
+	WORD $0x4fbae374 // sdot v20.4s, v27.16b, v26.4b[1]
+	WORD $0x3dc0545b // ldr q27, [x2, #336]
+	WORD $0x6f0c077b // ushr v27.16b, v27.16b, #4
+	WORD $0x3dc0b45d // ldr q29, [x2, #720]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4fb8e36d // sdot v13.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb9e371 // sdot v17.4s, v27.16b, v25.4b[1]
+	WORD $0x4fbae375 // sdot v21.4s, v27.16b, v26.4b[1]
+	WORD $0x3dc0585b // ldr q27, [x2, #352]
+	WORD $0x6f0c077b // ushr v27.16b, v27.16b, #4
+	WORD $0x3dc0b85d // ldr q29, [x2, #736]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4fb8e36e // sdot v14.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb9e372 // sdot v18.4s, v27.16b, v25.4b[1]
+	WORD $0x4fbae376 // sdot v22.4s, v27.16b, v26.4b[1]
+	WORD $0x3dc05c5b // ldr q27, [x2, #368]
+	WORD $0x6f0c077b // ushr v27.16b, v27.16b, #4
+	WORD $0x3dc0bc5d // ldr q29, [x2, #752]
+	WORD $0x4f0c57bd // shl v29.16b, v29.16b, #4
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4fb8e36f // sdot v15.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb9e373 // sdot v19.4s, v27.16b, v25.4b[1]
+	WORD $0x4fbae377 // sdot v23.4s, v27.16b, v26.4b[1]
+	WORD $0x3dc0705b // ldr q27, [x2, #448]
+	WORD $0x4e3e1f7b // and v27.16b, v27.16b, v30.16b
+	WORD $0x3dc0b05d // ldr q29, [x2, #704]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4f98eb6c // sdot v12.4s, v27.16b, v24.4b[2]
+	WORD $0x4f99eb70 // sdot v16.4s, v27.16b, v25.4b[2]
+	WORD $0x4f9aeb74 // sdot v20.4s, v27.16b, v26.4b[2]
+	WORD $0x3dc0745b // ldr q27, [x2, #464]
+	WORD $0x4e3e1f7b // and v27.16b, v27.16b, v30.16b
+	WORD $0x3dc0b45d // ldr q29, [x2, #720]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4f98eb6d // sdot v13.4s, v27.16b, v24.4b[2]
+	WORD $0x4f99eb71 // sdot v17.4s, v27.16b, v25.4b[2]
+	WORD $0x4f9aeb75 // sdot v21.4s, v27.16b, v26.4b[2]
+	WORD $0x3dc0785b // ldr q27, [x2, #480]
+	WORD $0x4e3e1f7b // and v27.16b, v27.16b, v30.16b
+	WORD $0x3dc0b85d // ldr q29, [x2, #736]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4f98eb6e // sdot v14.4s, v27.16b, v24.4b[2]
+	WORD $0x4f99eb72 // sdot v18.4s, v27.16b, v25.4b[2]
+	WORD $0x4f9aeb76 // sdot v22.4s, v27.16b, v26.4b[2]
+	WORD $0x3dc07c5b // ldr q27, [x2, #496]
+	WORD $0x4e3e1f7b // and v27.16b, v27.16b, v30.16b
+	WORD $0x3dc0bc5d // ldr q29, [x2, #752]
+	WORD $0x4f0a57bd // shl v29.16b, v29.16b, #2
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4f98eb6f // sdot v15.4s, v27.16b, v24.4b[2]
+	WORD $0x4f99eb73 // sdot v19.4s, v27.16b, v25.4b[2]
+	WORD $0x4f9aeb77 // sdot v23.4s, v27.16b, v26.4b[2]
+	WORD $0x3dc0705b // ldr q27, [x2, #448]
+	WORD $0x6f0c077b // ushr v27.16b, v27.16b, #4
+	WORD $0x3dc0b05d // ldr q29, [x2, #704]
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4fb8eb6c // sdot v12.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb9eb70 // sdot v16.4s, v27.16b, v25.4b[3]
+	WORD $0x4fbaeb74 // sdot v20.4s, v27.16b, v26.4b[3]
+	WORD $0x3dc0745b // ldr q27, [x2, #464]
+	WORD $0x6f0c077b // ushr v27.16b, v27.16b, #4
+	WORD $0x3dc0b45d // ldr q29, [x2, #720]
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4fb8eb6d // sdot v13.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb9eb71 // sdot v17.4s, v27.16b, v25.4b[3]
+	WORD $0x4fbaeb75 // sdot v21.4s, v27.16b, v26.4b[3]
+	WORD $0x3dc0785b // ldr q27, [x2, #480]
+	WORD $0x6f0c077b // ushr v27.16b, v27.16b, #4
+	WORD $0x3dc0b85d // ldr q29, [x2, #736]
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4fb8eb6e // sdot v14.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb9eb72 // sdot v18.4s, v27.16b, v25.4b[3]
+	WORD $0x4fbaeb76 // sdot v22.4s, v27.16b, v26.4b[3]
+	WORD $0x3dc07c5b // ldr q27, [x2, #496]
+	WORD $0x6f0c077b // ushr v27.16b, v27.16b, #4
+	WORD $0x3dc0bc5d // ldr q29, [x2, #752]
+	WORD $0x6f0a07bd // ushr v29.16b, v29.16b, #6
+	WORD $0x6f0c57bb // sli v27.16b, v29.16b, #4
+	WORD $0x6e3f877b // sub v27.16b, v27.16b, v31.16b
+	WORD $0x4fb8eb6f // sdot v15.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb9eb73 // sdot v19.4s, v27.16b, v25.4b[3]
+	WORD $0x4fbaeb77 // sdot v23.4s, v27.16b, v26.4b[3]
+	WORD $0xfd400098 // ldr d24, [x4]
+	WORD $0x0f08a718 // sxtl v24.8h, v24.8b
+	WORD $0x4f300719 // sshr v25.4s, v24.4s, #16
+	WORD $0x4f305718 // shl v24.4s, v24.4s, #16
+	WORD $0x4f300718 // sshr v24.4s, v24.4s, #16
+	WORD $0xfd40007a // ldr d26, [x3]
+	WORD $0x0e217b5a // fcvtl v26.4s, v26.4h
+	WORD $0x4eb89c00 // mul v0.4s, v0.4s, v24.4s
+	WORD $0x4eb99580 // mla v0.4s, v12.4s, v25.4s
+	WORD $0x4e21d800 // scvtf v0.4s, v0.4s
+	WORD $0x6e3adc00 // fmul v0.4s, v0.4s, v26.4s
+	WORD $0xbd4000db // ldr s27, [x6]
+	WORD $0x3dc000fc // ldr q28, [x7]
+	WORD $0x4f9b101c // fmla v28.4s, v0.4s, v27.s[0]
+	WORD $0x3d8000fc // str q28, [x7]
+	WORD $0x4eb89c84 // mul v4.4s, v4.4s, v24.4s
+	WORD $0x4eb99604 // mla v4.4s, v16.4s, v25.4s
+	WORD $0x4e21d884 // scvtf v4.4s, v4.4s
+	WORD $0x6e3adc84 // fmul v4.4s, v4.4s, v26.4s
+	WORD $0xbd40017b // ldr s27, [x11]
+	WORD $0x3dc001bc // ldr q28, [x13]
+	WORD $0x4f9b109c // fmla v28.4s, v4.4s, v27.s[0]
+	WORD $0x3d8001bc // str q28, [x13]
+	WORD $0x4eb89d08 // mul v8.4s, v8.4s, v24.4s
+	WORD $0x4eb99688 // mla v8.4s, v20.4s, v25.4s
+	WORD $0x4e21d908 // scvtf v8.4s, v8.4s
+	WORD $0x6e3add08 // fmul v8.4s, v8.4s, v26.4s
+	WORD $0xbd40019b // ldr s27, [x12]
+	WORD $0x3dc001dc // ldr q28, [x14]
+	WORD $0x4f9b111c // fmla v28.4s, v8.4s, v27.s[0]
+	WORD $0x3d8001dc // str q28, [x14]
+	WORD $0xfd400498 // ldr d24, [x4, #8]
+	WORD $0x0f08a718 // sxtl v24.8h, v24.8b
+	WORD $0x4f300719 // sshr v25.4s, v24.4s, #16
+	WORD $0x4f305718 // shl v24.4s, v24.4s, #16
+	WORD $0x4f300718 // sshr v24.4s, v24.4s, #16
+	WORD $0xfd40047a // ldr d26, [x3, #8]
+	WORD $0x0e217b5a // fcvtl v26.4s, v26.4h
+	WORD $0x4eb89c21 // mul v1.4s, v1.4s, v24.4s
+	WORD $0x4eb995a1 // mla v1.4s, v13.4s, v25.4s
+	WORD $0x4e21d821 // scvtf v1.4s, v1.4s
+	WORD $0x6e3adc21 // fmul v1.4s, v1.4s, v26.4s
+	WORD $0xbd4000db // ldr s27, [x6]
+	WORD $0x3dc004fc // ldr q28, [x7, #16]
+	WORD $0x4f9b103c // fmla v28.4s, v1.4s, v27.s[0]
+	WORD $0x3d8004fc // str q28, [x7, #16]
+	WORD $0x4eb89ca5 // mul v5.4s, v5.4s, v24.4s
+	WORD $0x4eb99625 // mla v5.4s, v17.4s, v25.4s
+	WORD $0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD $0x6e3adca5 // fmul v5.4s, v5.4s, v26.4s
+	WORD $0xbd40017b // ldr s27, [x11]
+	WORD $0x3dc005bc // ldr q28, [x13, #16]
+	WORD $0x4f9b10bc // fmla v28.4s, v5.4s, v27.s[0]
+	WORD $0x3d8005bc // str q28, [x13, #16]
+	WORD $0x4eb89d29 // mul v9.4s, v9.4s, v24.4s
+	WORD $0x4eb996a9 // mla v9.4s, v21.4s, v25.4s
+	WORD $0x4e21d929 // scvtf v9.4s, v9.4s
+	WORD $0x6e3add29 // fmul v9.4s, v9.4s, v26.4s
+	WORD $0xbd40019b // ldr s27, [x12]
+	WORD $0x3dc005dc // ldr q28, [x14, #16]
+	WORD $0x4f9b113c // fmla v28.4s, v9.4s, v27.s[0]
+	WORD $0x3d8005dc // str q28, [x14, #16]
+	WORD $0xfd400898 // ldr d24, [x4, #16]
+	WORD $0x0f08a718 // sxtl v24.8h, v24.8b
+	WORD $0x4f300719 // sshr v25.4s, v24.4s, #16
+	WORD $0x4f305718 // shl v24.4s, v24.4s, #16
+	WORD $0x4f300718 // sshr v24.4s, v24.4s, #16
+	WORD $0xfd40087a // ldr d26, [x3, #16]
+	WORD $0x0e217b5a // fcvtl v26.4s, v26.4h
+	WORD $0x4eb89c42 // mul v2.4s, v2.4s, v24.4s
+	WORD $0x4eb995c2 // mla v2.4s, v14.4s, v25.4s
+	WORD $0x4e21d842 // scvtf v2.4s, v2.4s
+	WORD $0x6e3adc42 // fmul v2.4s, v2.4s, v26.4s
+	WORD $0xbd4000db // ldr s27, [x6]
+	WORD $0x3dc008fc // ldr q28, [x7, #32]
+	WORD $0x4f9b105c // fmla v28.4s, v2.4s, v27.s[0]
+	WORD $0x3d8008fc // str q28, [x7, #32]
+	WORD $0x4eb89cc6 // mul v6.4s, v6.4s, v24.4s
+	WORD $0x4eb99646 // mla v6.4s, v18.4s, v25.4s
+	WORD $0x4e21d8c6 // scvtf v6.4s, v6.4s
+	WORD $0x6e3adcc6 // fmul v6.4s, v6.4s, v26.4s
+	WORD $0xbd40017b // ldr s27, [x11]
+	WORD $0x3dc009bc // ldr q28, [x13, #32]
+	WORD $0x4f9b10dc // fmla v28.4s, v6.4s, v27.s[0]
+	WORD $0x3d8009bc // str q28, [x13, #32]
+	WORD $0x4eb89d4a // mul v10.4s, v10.4s, v24.4s
+	WORD $0x4eb996ca // mla v10.4s, v22.4s, v25.4s
+	WORD $0x4e21d94a // scvtf v10.4s, v10.4s
+	WORD $0x6e3add4a // fmul v10.4s, v10.4s, v26.4s
+	WORD $0xbd40019b // ldr s27, [x12]
+	WORD $0x3dc009dc // ldr q28, [x14, #32]
+	WORD $0x4f9b115c // fmla v28.4s, v10.4s, v27.s[0]
+	WORD $0x3d8009dc // str q28, [x14, #32]
+	WORD $0xfd400c98 // ldr d24, [x4, #24]
+	WORD $0x0f08a718 // sxtl v24.8h, v24.8b
+	WORD $0x4f300719 // sshr v25.4s, v24.4s, #16
+	WORD $0x4f305718 // shl v24.4s, v24.4s, #16
+	WORD $0x4f300718 // sshr v24.4s, v24.4s, #16
+	WORD $0xfd400c7a // ldr d26, [x3, #24]
+	WORD $0x0e217b5a // fcvtl v26.4s, v26.4h
+	WORD $0x4eb89c63 // mul v3.4s, v3.4s, v24.4s
+	WORD $0x4eb995e3 // mla v3.4s, v15.4s, v25.4s
+	WORD $0x4e21d863 // scvtf v3.4s, v3.4s
+	WORD $0x6e3adc63 // fmul v3.4s, v3.4s, v26.4s
+	WORD $0xbd4000db // ldr s27, [x6]
+	WORD $0x3dc00cfc // ldr q28, [x7, #48]
+	WORD $0x4f9b107c // fmla v28.4s, v3.4s, v27.s[0]
+	WORD $0x3d800cfc // str q28, [x7, #48]
+	WORD $0x4eb89ce7 // mul v7.4s, v7.4s, v24.4s
+	WORD $0x4eb99667 // mla v7.4s, v19.4s, v25.4s
+	WORD $0x4e21d8e7 // scvtf v7.4s, v7.4s
+	WORD $0x6e3adce7 // fmul v7.4s, v7.4s, v26.4s
+	WORD $0xbd40017b // ldr s27, [x11]
+	WORD $0x3dc00dbc // ldr q28, [x13, #48]
+	WORD $0x4f9b10fc // fmla v28.4s, v7.4s, v27.s[0]
+	WORD $0x3d800dbc // str q28, [x13, #48]
+	WORD $0x4eb89d6b // mul v11.4s, v11.4s, v24.4s
+	WORD $0x4eb996eb // mla v11.4s, v23.4s, v25.4s
+	WORD $0x4e21d96b // scvtf v11.4s, v11.4s
+	WORD $0x6e3add6b // fmul v11.4s, v11.4s, v26.4s
+	WORD $0xbd40019b // ldr s27, [x12]
+	WORD $0x3dc00ddc // ldr q28, [x14, #48]
+	WORD $0x4f9b117c // fmla v28.4s, v11.4s, v27.s[0]
+	WORD $0x3d800ddc // str q28, [x14, #48]
+	ADD $832, R2
+	ADD $832, R4
+	ADD $32, R5
+	ADD $8, R6
+	ADD $32, R9
+	ADD $8, R11
+	ADD $32, R10
+	ADD $8, R12
+	SUB $1, R1
+	TST $7, R1
+	BNE loop3
+	ADD $64, R2
+	ADD $64, R4
+	ADD $6720, R3
+	CBNZ R1, loop3
+	ADD $1, R0
+	CMP $2, R0
+	BNE half3
+	RET
+
+// func p4nNEON(rows int, w *byte, blocks int, q *int8, s *float32, n *int32, y *float32, stride int)
+TEXT ·p4nNEON(SB), NOSPLIT, $0-64
+	MOVD rows+0(FP), R0
+	CMP $5, R0
+	BEQ rows5
+	CMP $2, R0
+	BEQ rows2
+	WORD $0x4f00e5fe // movi v30.16b, #0xf
+	MOVD $·iq4(SB), R0
+	WORD $0x3dc0001d // ldr q29, [x0]
+	MOVD $0x4b400000, R0
+	VDUP R0, V31.S4
+	MOVD $0, R0
+	MOVD blocks+16(FP), R1
+	MOVD w+8(FP), R2
+	ADD R0<<5, R2, R3
+	ADD R0<<6, R2, R2
+	MOVD q+24(FP), R4
+	MOVD s+32(FP), R5
+	MOVD y+48(FP), R6
+	ADD R0<<6, R6, R6
+	WORD $0x4f000408 // movi v8.4s, #0x0
+	WORD $0x4f000409 // movi v9.4s, #0x0
+	WORD $0x4f00040a // movi v10.4s, #0x0
+	WORD $0x4f00040b // movi v11.4s, #0x0
+	WORD $0x4f00040c // movi v12.4s, #0x0
+	WORD $0x4f00040d // movi v13.4s, #0x0
+	WORD $0x4f00040e // movi v14.4s, #0x0
+	WORD $0x4f00040f // movi v15.4s, #0x0
+loop1:
+	WORD $0x4ebf1fe0 // mov v0.16b, v31.16b
+	WORD $0x4ebf1fe1 // mov v1.16b, v31.16b
+	WORD $0x4ebf1fe2 // mov v2.16b, v31.16b
+	WORD $0x4ebf1fe3 // mov v3.16b, v31.16b
+	WORD $0x4ebf1fe4 // mov v4.16b, v31.16b
+	WORD $0x4ebf1fe5 // mov v5.16b, v31.16b
+	WORD $0x4ebf1fe6 // mov v6.16b, v31.16b
+	WORD $0x4ebf1fe7 // mov v7.16b, v31.16b
+	WORD $0x3dc00090 // ldr q16, [x4]
+	WORD $0xad424851 // ldp q17, q18, [x2, #64]
+	WORD $0xad435053 // ldp q19, q20, [x2, #96]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x4e1103b1 // tbl v17.16b, {v29.16b}, v17.16b
+	WORD $0x4e1203b2 // tbl v18.16b, {v29.16b}, v18.16b
+	WORD $0x4e1303b3 // tbl v19.16b, {v29.16b}, v19.16b
+	WORD $0x4e1403b4 // tbl v20.16b, {v29.16b}, v20.16b
+	WORD $0x4f90e220 // sdot v0.4s, v17.16b, v16.4b[0]
+	WORD $0x4f90e241 // sdot v1.4s, v18.16b, v16.4b[0]
+	WORD $0x4f90e262 // sdot v2.4s, v19.16b, v16.4b[0]
+	WORD $0x4f90e283 // sdot v3.4s, v20.16b, v16.4b[0]
+	WORD $0x4e1503b5 // tbl v21.16b, {v29.16b}, v21.16b
+	WORD $0x4e1603b6 // tbl v22.16b, {v29.16b}, v22.16b
+	WORD $0x4e1703b7 // tbl v23.16b, {v29.16b}, v23.16b
+	WORD $0x4e1803b8 // tbl v24.16b, {v29.16b}, v24.16b
+	WORD $0x4fb0e2a0 // sdot v0.4s, v21.16b, v16.4b[1]
+	WORD $0x4fb0e2c1 // sdot v1.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb0e2e2 // sdot v2.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb0e303 // sdot v3.4s, v24.16b, v16.4b[1]
+	WORD $0xad444851 // ldp q17, q18, [x2, #128]
+	WORD $0xad455053 // ldp q19, q20, [x2, #160]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x4e1103b1 // tbl v17.16b, {v29.16b}, v17.16b
+	WORD $0x4e1203b2 // tbl v18.16b, {v29.16b}, v18.16b
+	WORD $0x4e1303b3 // tbl v19.16b, {v29.16b}, v19.16b
+	WORD $0x4e1403b4 // tbl v20.16b, {v29.16b}, v20.16b
+	WORD $0x4f90e224 // sdot v4.4s, v17.16b, v16.4b[0]
+	WORD $0x4f90e245 // sdot v5.4s, v18.16b, v16.4b[0]
+	WORD $0x4f90e266 // sdot v6.4s, v19.16b, v16.4b[0]
+	WORD $0x4f90e287 // sdot v7.4s, v20.16b, v16.4b[0]
+	WORD $0x4e1503b5 // tbl v21.16b, {v29.16b}, v21.16b
+	WORD $0x4e1603b6 // tbl v22.16b, {v29.16b}, v22.16b
+	WORD $0x4e1703b7 // tbl v23.16b, {v29.16b}, v23.16b
+	WORD $0x4e1803b8 // tbl v24.16b, {v29.16b}, v24.16b
+	WORD $0x4fb0e2a4 // sdot v4.4s, v21.16b, v16.4b[1]
+	WORD $0x4fb0e2c5 // sdot v5.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb0e2e6 // sdot v6.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb0e307 // sdot v7.4s, v24.16b, v16.4b[1]
+	WORD $0xad464851 // ldp q17, q18, [x2, #192]
+	WORD $0xad475053 // ldp q19, q20, [x2, #224]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x4e1103b1 // tbl v17.16b, {v29.16b}, v17.16b
+	WORD $0x4e1203b2 // tbl v18.16b, {v29.16b}, v18.16b
+	WORD $0x4e1303b3 // tbl v19.16b, {v29.16b}, v19.16b
+	WORD $0x4e1403b4 // tbl v20.16b, {v29.16b}, v20.16b
+	WORD $0x4f90ea20 // sdot v0.4s, v17.16b, v16.4b[2]
+	WORD $0x4f90ea41 // sdot v1.4s, v18.16b, v16.4b[2]
+	WORD $0x4f90ea62 // sdot v2.4s, v19.16b, v16.4b[2]
+	WORD $0x4f90ea83 // sdot v3.4s, v20.16b, v16.4b[2]
+	WORD $0x4e1503b5 // tbl v21.16b, {v29.16b}, v21.16b
+	WORD $0x4e1603b6 // tbl v22.16b, {v29.16b}, v22.16b
+	WORD $0x4e1703b7 // tbl v23.16b, {v29.16b}, v23.16b
+	WORD $0x4e1803b8 // tbl v24.16b, {v29.16b}, v24.16b
+	WORD $0x4fb0eaa0 // sdot v0.4s, v21.16b, v16.4b[3]
+	WORD $0x4fb0eac1 // sdot v1.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb0eae2 // sdot v2.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb0eb03 // sdot v3.4s, v24.16b, v16.4b[3]
+	WORD $0xad484851 // ldp q17, q18, [x2, #256]
+	WORD $0xad495053 // ldp q19, q20, [x2, #288]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x4e1103b1 // tbl v17.16b, {v29.16b}, v17.16b
+	WORD $0x4e1203b2 // tbl v18.16b, {v29.16b}, v18.16b
+	WORD $0x4e1303b3 // tbl v19.16b, {v29.16b}, v19.16b
+	WORD $0x4e1403b4 // tbl v20.16b, {v29.16b}, v20.16b
+	WORD $0x4f90ea24 // sdot v4.4s, v17.16b, v16.4b[2]
+	WORD $0x4f90ea45 // sdot v5.4s, v18.16b, v16.4b[2]
+	WORD $0x4f90ea66 // sdot v6.4s, v19.16b, v16.4b[2]
+	WORD $0x4f90ea87 // sdot v7.4s, v20.16b, v16.4b[2]
+	WORD $0x4e1503b5 // tbl v21.16b, {v29.16b}, v21.16b
+	WORD $0x4e1603b6 // tbl v22.16b, {v29.16b}, v22.16b
+	WORD $0x4e1703b7 // tbl v23.16b, {v29.16b}, v23.16b
+	WORD $0x4e1803b8 // tbl v24.16b, {v29.16b}, v24.16b
+	WORD $0x4fb0eaa4 // sdot v4.4s, v21.16b, v16.4b[3]
+	WORD $0x4fb0eac5 // sdot v5.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb0eae6 // sdot v6.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb0eb07 // sdot v7.4s, v24.16b, v16.4b[3]
+	WORD $0x3dc00490 // ldr q16, [x4, #16]
+	WORD $0xad4a4851 // ldp q17, q18, [x2, #320]
+	WORD $0xad4b5053 // ldp q19, q20, [x2, #352]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x4e1103b1 // tbl v17.16b, {v29.16b}, v17.16b
+	WORD $0x4e1203b2 // tbl v18.16b, {v29.16b}, v18.16b
+	WORD $0x4e1303b3 // tbl v19.16b, {v29.16b}, v19.16b
+	WORD $0x4e1403b4 // tbl v20.16b, {v29.16b}, v20.16b
+	WORD $0x4f90e220 // sdot v0.4s, v17.16b, v16.4b[0]
+	WORD $0x4f90e241 // sdot v1.4s, v18.16b, v16.4b[0]
+	WORD $0x4f90e262 // sdot v2.4s, v19.16b, v16.4b[0]
+	WORD $0x4f90e283 // sdot v3.4s, v20.16b, v16.4b[0]
+	WORD $0x4e1503b5 // tbl v21.16b, {v29.16b}, v21.16b
+	WORD $0x4e1603b6 // tbl v22.16b, {v29.16b}, v22.16b
+	WORD $0x4e1703b7 // tbl v23.16b, {v29.16b}, v23.16b
+	WORD $0x4e1803b8 // tbl v24.16b, {v29.16b}, v24.16b
+	WORD $0x4fb0e2a0 // sdot v0.4s, v21.16b, v16.4b[1]
+	WORD $0x4fb0e2c1 // sdot v1.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb0e2e2 // sdot v2.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb0e303 // sdot v3.4s, v24.16b, v16.4b[1]
+	WORD $0xad4c4851 // ldp q17, q18, [x2, #384]
+	WORD $0xad4d5053 // ldp q19, q20, [x2, #416]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x4e1103b1 // tbl v17.16b, {v29.16b}, v17.16b
+	WORD $0x4e1203b2 // tbl v18.16b, {v29.16b}, v18.16b
+	WORD $0x4e1303b3 // tbl v19.16b, {v29.16b}, v19.16b
+	WORD $0x4e1403b4 // tbl v20.16b, {v29.16b}, v20.16b
+	WORD $0x4f90e224 // sdot v4.4s, v17.16b, v16.4b[0]
+	WORD $0x4f90e245 // sdot v5.4s, v18.16b, v16.4b[0]
+	WORD $0x4f90e266 // sdot v6.4s, v19.16b, v16.4b[0]
+	WORD $0x4f90e287 // sdot v7.4s, v20.16b, v16.4b[0]
+	WORD $0x4e1503b5 // tbl v21.16b, {v29.16b}, v21.16b
+	WORD $0x4e1603b6 // tbl v22.16b, {v29.16b}, v22.16b
+	WORD $0x4e1703b7 // tbl v23.16b, {v29.16b}, v23.16b
+	WORD $0x4e1803b8 // tbl v24.16b, {v29.16b}, v24.16b
+	WORD $0x4fb0e2a4 // sdot v4.4s, v21.16b, v16.4b[1]
+	WORD $0x4fb0e2c5 // sdot v5.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb0e2e6 // sdot v6.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb0e307 // sdot v7.4s, v24.16b, v16.4b[1]
+	WORD $0xad4e4851 // ldp q17, q18, [x2, #448]
+	WORD $0xad4f5053 // ldp q19, q20, [x2, #480]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x4e1103b1 // tbl v17.16b, {v29.16b}, v17.16b
+	WORD $0x4e1203b2 // tbl v18.16b, {v29.16b}, v18.16b
+	WORD $0x4e1303b3 // tbl v19.16b, {v29.16b}, v19.16b
+	WORD $0x4e1403b4 // tbl v20.16b, {v29.16b}, v20.16b
+	WORD $0x4f90ea20 // sdot v0.4s, v17.16b, v16.4b[2]
+	WORD $0x4f90ea41 // sdot v1.4s, v18.16b, v16.4b[2]
+	WORD $0x4f90ea62 // sdot v2.4s, v19.16b, v16.4b[2]
+	WORD $0x4f90ea83 // sdot v3.4s, v20.16b, v16.4b[2]
+	WORD $0x4e1503b5 // tbl v21.16b, {v29.16b}, v21.16b
+	WORD $0x4e1603b6 // tbl v22.16b, {v29.16b}, v22.16b
+	WORD $0x4e1703b7 // tbl v23.16b, {v29.16b}, v23.16b
+	WORD $0x4e1803b8 // tbl v24.16b, {v29.16b}, v24.16b
+	WORD $0x4fb0eaa0 // sdot v0.4s, v21.16b, v16.4b[3]
+	WORD $0x4fb0eac1 // sdot v1.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb0eae2 // sdot v2.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb0eb03 // sdot v3.4s, v24.16b, v16.4b[3]
+	WORD $0xad504851 // ldp q17, q18, [x2, #512]
+	WORD $0xad515053 // ldp q19, q20, [x2, #544]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x4e1103b1 // tbl v17.16b, {v29.16b}, v17.16b
+	WORD $0x4e1203b2 // tbl v18.16b, {v29.16b}, v18.16b
+	WORD $0x4e1303b3 // tbl v19.16b, {v29.16b}, v19.16b
+	WORD $0x4e1403b4 // tbl v20.16b, {v29.16b}, v20.16b
+	WORD $0x4f90ea24 // sdot v4.4s, v17.16b, v16.4b[2]
+	WORD $0x4f90ea45 // sdot v5.4s, v18.16b, v16.4b[2]
+	WORD $0x4f90ea66 // sdot v6.4s, v19.16b, v16.4b[2]
+	WORD $0x4f90ea87 // sdot v7.4s, v20.16b, v16.4b[2]
+	WORD $0x4e1503b5 // tbl v21.16b, {v29.16b}, v21.16b
+	WORD $0x4e1603b6 // tbl v22.16b, {v29.16b}, v22.16b
+	WORD $0x4e1703b7 // tbl v23.16b, {v29.16b}, v23.16b
+	WORD $0x4e1803b8 // tbl v24.16b, {v29.16b}, v24.16b
+	WORD $0x4fb0eaa4 // sdot v4.4s, v21.16b, v16.4b[3]
+	WORD $0x4fb0eac5 // sdot v5.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb0eae6 // sdot v6.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb0eb07 // sdot v7.4s, v24.16b, v16.4b[3]
+	WORD $0x3dc00070 // ldr q16, [x3]
+	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
+	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
+	WORD $0xfd4000b6 // ldr d22, [x5]
+	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
+	WORD $0x6e30dc00 // fmul v0.4s, v0.4s, v16.4s
+	WORD $0x4f961008 // fmla v8.4s, v0.4s, v22.s[0]
+	WORD $0x4ebfd421 // fsub v1.4s, v1.4s, v31.4s
+	WORD $0x6e31dc21 // fmul v1.4s, v1.4s, v17.4s
+	WORD $0x4f961029 // fmla v9.4s, v1.4s, v22.s[0]
+	WORD $0x3dc00470 // ldr q16, [x3, #16]
+	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
+	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
+	WORD $0xfd4000b6 // ldr d22, [x5]
+	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
+	WORD $0x6e30dc42 // fmul v2.4s, v2.4s, v16.4s
+	WORD $0x4f96104a // fmla v10.4s, v2.4s, v22.s[0]
+	WORD $0x4ebfd463 // fsub v3.4s, v3.4s, v31.4s
+	WORD $0x6e31dc63 // fmul v3.4s, v3.4s, v17.4s
+	WORD $0x4f96106b // fmla v11.4s, v3.4s, v22.s[0]
+	WORD $0x3dc00870 // ldr q16, [x3, #32]
+	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
+	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
+	WORD $0xfd4000b6 // ldr d22, [x5]
+	WORD $0x4ebfd484 // fsub v4.4s, v4.4s, v31.4s
+	WORD $0x6e30dc84 // fmul v4.4s, v4.4s, v16.4s
+	WORD $0x4f96108c // fmla v12.4s, v4.4s, v22.s[0]
+	WORD $0x4ebfd4a5 // fsub v5.4s, v5.4s, v31.4s
+	WORD $0x6e31dca5 // fmul v5.4s, v5.4s, v17.4s
+	WORD $0x4f9610ad // fmla v13.4s, v5.4s, v22.s[0]
+	WORD $0x3dc00c70 // ldr q16, [x3, #48]
+	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
+	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
+	WORD $0xfd4000b6 // ldr d22, [x5]
+	WORD $0x4ebfd4c6 // fsub v6.4s, v6.4s, v31.4s
+	WORD $0x6e30dcc6 // fmul v6.4s, v6.4s, v16.4s
+	WORD $0x4f9610ce // fmla v14.4s, v6.4s, v22.s[0]
+	WORD $0x4ebfd4e7 // fsub v7.4s, v7.4s, v31.4s
+	WORD $0x6e31dce7 // fmul v7.4s, v7.4s, v17.4s
+	WORD $0x4f9610ef // fmla v15.4s, v7.4s, v22.s[0]
+	ADD $576, R2
+	ADD $576, R3
+	ADD $32, R4
+	ADD $8, R5
+	SUBS $1, R1
+	BNE loop1
+	WORD $0xad0024c8 // stp q8, q9, [x6]
+	WORD $0xad012cca // stp q10, q11, [x6, #32]
+	WORD $0xad0234cc // stp q12, q13, [x6, #64]
+	WORD $0xad033cce // stp q14, q15, [x6, #96]
+	RET
+rows2:
+	WORD $0x4f00e5fe // movi v30.16b, #0xf
+	MOVD $·iq4(SB), R0
+	WORD $0x3dc0001d // ldr q29, [x0]
+	MOVD $0x4b400000, R0
+	VDUP R0, V31.S4
+	MOVD $0, R0
+half2:
+	MOVD blocks+16(FP), R1
+	MOVD w+8(FP), R2
+	ADD R0<<5, R2, R3
+	ADD R0<<6, R2, R2
+	MOVD q+24(FP), R4
+	MOVD s+32(FP), R5
+	MOVD y+48(FP), R6
+	ADD R0<<6, R6, R6
+	LSL $5, R1, R7
+	ADD R7<<0, R4, R8
+	LSL $3, R1, R7
+	ADD R7<<0, R5, R9
+	MOVD stride+56(FP), R7
+	ADD R7<<0, R6, R10
+	WORD $0x4f000408 // movi v8.4s, #0x0
+	WORD $0x4f000409 // movi v9.4s, #0x0
+	WORD $0x4f00040a // movi v10.4s, #0x0
+	WORD $0x4f00040b // movi v11.4s, #0x0
+	WORD $0x4f00040c // movi v12.4s, #0x0
+	WORD $0x4f00040d // movi v13.4s, #0x0
+	WORD $0x4f00040e // movi v14.4s, #0x0
+	WORD $0x4f00040f // movi v15.4s, #0x0
+loop2:
+	WORD $0x4ebf1fe0 // mov v0.16b, v31.16b
+	WORD $0x4ebf1fe1 // mov v1.16b, v31.16b
+	WORD $0x4ebf1fe2 // mov v2.16b, v31.16b
+	WORD $0x4ebf1fe3 // mov v3.16b, v31.16b
+	WORD $0x4ebf1fe4 // mov v4.16b, v31.16b
+	WORD $0x4ebf1fe5 // mov v5.16b, v31.16b
+	WORD $0x4ebf1fe6 // mov v6.16b, v31.16b
+	WORD $0x4ebf1fe7 // mov v7.16b, v31.16b
+	WORD $0x3dc00090 // ldr q16, [x4]
+	WORD $0x3dc00111 // ldr q17, [x8]
+	WORD $0xad424c52 // ldp q18, q19, [x2, #64]
+	WORD $0xad435454 // ldp q20, q21, [x2, #96]
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x6f0c06b9 // ushr v25.16b, v21.16b, #4
+	WORD $0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD $0x4e1203b2 // tbl v18.16b, {v29.16b}, v18.16b
+	WORD $0x4e1303b3 // tbl v19.16b, {v29.16b}, v19.16b
+	WORD $0x4e1403b4 // tbl v20.16b, {v29.16b}, v20.16b
+	WORD $0x4e1503b5 // tbl v21.16b, {v29.16b}, v21.16b
+	WORD $0x4f90e240 // sdot v0.4s, v18.16b, v16.4b[0]
+	WORD $0x4f91e244 // sdot v4.4s, v18.16b, v17.4b[0]
+	WORD $0x4f90e261 // sdot v1.4s, v19.16b, v16.4b[0]
+	WORD $0x4f91e265 // sdot v5.4s, v19.16b, v17.4b[0]
+	WORD $0x4f90e282 // sdot v2.4s, v20.16b, v16.4b[0]
+	WORD $0x4f91e286 // sdot v6.4s, v20.16b, v17.4b[0]
+	WORD $0x4f90e2a3 // sdot v3.4s, v21.16b, v16.4b[0]
+	WORD $0x4f91e2a7 // sdot v7.4s, v21.16b, v17.4b[0]
+	WORD $0x4e1603b6 // tbl v22.16b, {v29.16b}, v22.16b
+	WORD $0x4e1703b7 // tbl v23.16b, {v29.16b}, v23.16b
+	WORD $0x4e1803b8 // tbl v24.16b, {v29.16b}, v24.16b
+	WORD $0x4e1903b9 // tbl v25.16b, {v29.16b}, v25.16b
+	WORD $0x4fb0e2c0 // sdot v0.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb1e2c4 // sdot v4.4s, v22.16b, v17.4b[1]
+	WORD $0x4fb0e2e1 // sdot v1.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb1e2e5 // sdot v5.4s, v23.16b, v17.4b[1]
+	WORD $0x4fb0e302 // sdot v2.4s, v24.16b, v16.4b[1]
+	WORD $0x4fb1e306 // sdot v6.4s, v24.16b, v17.4b[1]
+	WORD $0x4fb0e323 // sdot v3.4s, v25.16b, v16.4b[1]
+	WORD $0x4fb1e327 // sdot v7.4s, v25.16b, v17.4b[1]
+	WORD $0xad464c52 // ldp q18, q19, [x2, #192]
+	WORD $0xad475454 // ldp q20, q21, [x2, #224]
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x6f0c06b9 // ushr v25.16b, v21.16b, #4
+	WORD $0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD $0x4e1203b2 // tbl v18.16b, {v29.16b}, v18.16b
+	WORD $0x4e1303b3 // tbl v19.16b, {v29.16b}, v19.16b
+	WORD $0x4e1403b4 // tbl v20.16b, {v29.16b}, v20.16b
+	WORD $0x4e1503b5 // tbl v21.16b, {v29.16b}, v21.16b
+	WORD $0x4f90ea40 // sdot v0.4s, v18.16b, v16.4b[2]
+	WORD $0x4f91ea44 // sdot v4.4s, v18.16b, v17.4b[2]
+	WORD $0x4f90ea61 // sdot v1.4s, v19.16b, v16.4b[2]
+	WORD $0x4f91ea65 // sdot v5.4s, v19.16b, v17.4b[2]
+	WORD $0x4f90ea82 // sdot v2.4s, v20.16b, v16.4b[2]
+	WORD $0x4f91ea86 // sdot v6.4s, v20.16b, v17.4b[2]
+	WORD $0x4f90eaa3 // sdot v3.4s, v21.16b, v16.4b[2]
+	WORD $0x4f91eaa7 // sdot v7.4s, v21.16b, v17.4b[2]
+	WORD $0x4e1603b6 // tbl v22.16b, {v29.16b}, v22.16b
+	WORD $0x4e1703b7 // tbl v23.16b, {v29.16b}, v23.16b
+	WORD $0x4e1803b8 // tbl v24.16b, {v29.16b}, v24.16b
+	WORD $0x4e1903b9 // tbl v25.16b, {v29.16b}, v25.16b
+	WORD $0x4fb0eac0 // sdot v0.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb1eac4 // sdot v4.4s, v22.16b, v17.4b[3]
+	WORD $0x4fb0eae1 // sdot v1.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb1eae5 // sdot v5.4s, v23.16b, v17.4b[3]
+	WORD $0x4fb0eb02 // sdot v2.4s, v24.16b, v16.4b[3]
+	WORD $0x4fb1eb06 // sdot v6.4s, v24.16b, v17.4b[3]
+	WORD $0x4fb0eb23 // sdot v3.4s, v25.16b, v16.4b[3]
+	WORD $0x4fb1eb27 // sdot v7.4s, v25.16b, v17.4b[3]
+	WORD $0x3dc00490 // ldr q16, [x4, #16]
+	WORD $0x3dc00511 // ldr q17, [x8, #16]
+	WORD $0xad4a4c52 // ldp q18, q19, [x2, #320]
+	WORD $0xad4b5454 // ldp q20, q21, [x2, #352]
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x6f0c06b9 // ushr v25.16b, v21.16b, #4
+	WORD $0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD $0x4e1203b2 // tbl v18.16b, {v29.16b}, v18.16b
+	WORD $0x4e1303b3 // tbl v19.16b, {v29.16b}, v19.16b
+	WORD $0x4e1403b4 // tbl v20.16b, {v29.16b}, v20.16b
+	WORD $0x4e1503b5 // tbl v21.16b, {v29.16b}, v21.16b
+	WORD $0x4f90e240 // sdot v0.4s, v18.16b, v16.4b[0]
+	WORD $0x4f91e244 // sdot v4.4s, v18.16b, v17.4b[0]
+	WORD $0x4f90e261 // sdot v1.4s, v19.16b, v16.4b[0]
+	WORD $0x4f91e265 // sdot v5.4s, v19.16b, v17.4b[0]
+	WORD $0x4f90e282 // sdot v2.4s, v20.16b, v16.4b[0]
+	WORD $0x4f91e286 // sdot v6.4s, v20.16b, v17.4b[0]
+	WORD $0x4f90e2a3 // sdot v3.4s, v21.16b, v16.4b[0]
+	WORD $0x4f91e2a7 // sdot v7.4s, v21.16b, v17.4b[0]
+	WORD $0x4e1603b6 // tbl v22.16b, {v29.16b}, v22.16b
+	WORD $0x4e1703b7 // tbl v23.16b, {v29.16b}, v23.16b
+	WORD $0x4e1803b8 // tbl v24.16b, {v29.16b}, v24.16b
+	WORD $0x4e1903b9 // tbl v25.16b, {v29.16b}, v25.16b
+	WORD $0x4fb0e2c0 // sdot v0.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb1e2c4 // sdot v4.4s, v22.16b, v17.4b[1]
+	WORD $0x4fb0e2e1 // sdot v1.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb1e2e5 // sdot v5.4s, v23.16b, v17.4b[1]
+	WORD $0x4fb0e302 // sdot v2.4s, v24.16b, v16.4b[1]
+	WORD $0x4fb1e306 // sdot v6.4s, v24.16b, v17.4b[1]
+	WORD $0x4fb0e323 // sdot v3.4s, v25.16b, v16.4b[1]
+	WORD $0x4fb1e327 // sdot v7.4s, v25.16b, v17.4b[1]
+	WORD $0xad4e4c52 // ldp q18, q19, [x2, #448]
+	WORD $0xad4f5454 // ldp q20, q21, [x2, #480]
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x6f0c06b9 // ushr v25.16b, v21.16b, #4
+	WORD $0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD $0x4e1203b2 // tbl v18.16b, {v29.16b}, v18.16b
+	WORD $0x4e1303b3 // tbl v19.16b, {v29.16b}, v19.16b
+	WORD $0x4e1403b4 // tbl v20.16b, {v29.16b}, v20.16b
+	WORD $0x4e1503b5 // tbl v21.16b, {v29.16b}, v21.16b
+	WORD $0x4f90ea40 // sdot v0.4s, v18.16b, v16.4b[2]
+	WORD $0x4f91ea44 // sdot v4.4s, v18.16b, v17.4b[2]
+	WORD $0x4f90ea61 // sdot v1.4s, v19.16b, v16.4b[2]
+	WORD $0x4f91ea65 // sdot v5.4s, v19.16b, v17.4b[2]
+	WORD $0x4f90ea82 // sdot v2.4s, v20.16b, v16.4b[2]
+	WORD $0x4f91ea86 // sdot v6.4s, v20.16b, v17.4b[2]
+	WORD $0x4f90eaa3 // sdot v3.4s, v21.16b, v16.4b[2]
+	WORD $0x4f91eaa7 // sdot v7.4s, v21.16b, v17.4b[2]
+	WORD $0x4e1603b6 // tbl v22.16b, {v29.16b}, v22.16b
+	WORD $0x4e1703b7 // tbl v23.16b, {v29.16b}, v23.16b
+	WORD $0x4e1803b8 // tbl v24.16b, {v29.16b}, v24.16b
+	WORD $0x4e1903b9 // tbl v25.16b, {v29.16b}, v25.16b
+	WORD $0x4fb0eac0 // sdot v0.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb1eac4 // sdot v4.4s, v22.16b, v17.4b[3]
+	WORD $0x4fb0eae1 // sdot v1.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb1eae5 // sdot v5.4s, v23.16b, v17.4b[3]
+	WORD $0x4fb0eb02 // sdot v2.4s, v24.16b, v16.4b[3]
+	WORD $0x4fb1eb06 // sdot v6.4s, v24.16b, v17.4b[3]
+	WORD $0x4fb0eb23 // sdot v3.4s, v25.16b, v16.4b[3]
+	WORD $0x4fb1eb27 // sdot v7.4s, v25.16b, v17.4b[3]
+	WORD $0x3dc00070 // ldr q16, [x3]
+	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
+	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
+	WORD $0xfd4000b6 // ldr d22, [x5]
+	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
+	WORD $0x6e30dc00 // fmul v0.4s, v0.4s, v16.4s
+	WORD $0x4f961008 // fmla v8.4s, v0.4s, v22.s[0]
+	WORD $0x4ebfd421 // fsub v1.4s, v1.4s, v31.4s
+	WORD $0x6e31dc21 // fmul v1.4s, v1.4s, v17.4s
+	WORD $0x4f961029 // fmla v9.4s, v1.4s, v22.s[0]
+	WORD $0xfd400136 // ldr d22, [x9]
+	WORD $0x4ebfd484 // fsub v4.4s, v4.4s, v31.4s
+	WORD $0x6e30dc84 // fmul v4.4s, v4.4s, v16.4s
+	WORD $0x4f96108c // fmla v12.4s, v4.4s, v22.s[0]
+	WORD $0x4ebfd4a5 // fsub v5.4s, v5.4s, v31.4s
+	WORD $0x6e31dca5 // fmul v5.4s, v5.4s, v17.4s
+	WORD $0x4f9610ad // fmla v13.4s, v5.4s, v22.s[0]
+	WORD $0x3dc00470 // ldr q16, [x3, #16]
+	WORD $0x4e217a11 // fcvtl2 v17.4s, v16.8h
+	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
+	WORD $0xfd4000b6 // ldr d22, [x5]
+	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
+	WORD $0x6e30dc42 // fmul v2.4s, v2.4s, v16.4s
+	WORD $0x4f96104a // fmla v10.4s, v2.4s, v22.s[0]
+	WORD $0x4ebfd463 // fsub v3.4s, v3.4s, v31.4s
+	WORD $0x6e31dc63 // fmul v3.4s, v3.4s, v17.4s
+	WORD $0x4f96106b // fmla v11.4s, v3.4s, v22.s[0]
+	WORD $0xfd400136 // ldr d22, [x9]
+	WORD $0x4ebfd4c6 // fsub v6.4s, v6.4s, v31.4s
+	WORD $0x6e30dcc6 // fmul v6.4s, v6.4s, v16.4s
+	WORD $0x4f9610ce // fmla v14.4s, v6.4s, v22.s[0]
+	WORD $0x4ebfd4e7 // fsub v7.4s, v7.4s, v31.4s
+	WORD $0x6e31dce7 // fmul v7.4s, v7.4s, v17.4s
+	WORD $0x4f9610ef // fmla v15.4s, v7.4s, v22.s[0]
+	ADD $576, R2
+	ADD $576, R3
+	ADD $32, R4
+	ADD $8, R5
+	ADD $32, R8
+	ADD $8, R9
+	SUBS $1, R1
+	BNE loop2
+	WORD $0xad0024c8 // stp q8, q9, [x6]
+	WORD $0xad012cca // stp q10, q11, [x6, #32]
+	WORD $0xad00354c // stp q12, q13, [x10]
+	WORD $0xad013d4e // stp q14, q15, [x10, #32]
+	ADD $1, R0
+	CMP $2, R0
+	BNE half2
+	RET
+rows5:
+	WORD $0x4f00e5fe // movi v30.16b, #0xf
+	MOVD $·iq4(SB), R0
+	WORD $0x3dc0001d // ldr q29, [x0]
+	MOVD $0x4b400000, R0
+	VDUP R0, V31.S4
+	MOVD $0, R0
+half5:
+	MOVD blocks+16(FP), R1
+	MOVD w+8(FP), R2
+	ADD R0<<5, R2, R3
+	ADD R0<<6, R2, R2
+	MOVD q+24(FP), R4
+	MOVD s+32(FP), R5
+	MOVD y+48(FP), R6
+	ADD R0<<6, R6, R6
+	LSL $5, R1, R7
+	ADD R7<<0, R4, R8
+	ADD R7<<0, R8, R9
+	ADD R7<<0, R9, R10
+	ADD R7<<0, R10, R11
+	LSL $3, R1, R7
+	ADD R7<<0, R5, R12
+	ADD R7<<0, R12, R13
+	ADD R7<<0, R13, R14
+	ADD R7<<0, R14, R15
+	MOVD stride+56(FP), R7
+	ADD R7<<0, R6, R16
+	ADD R7<<0, R16, R17
+	ADD R7<<0, R17, R19
+	ADD R7<<0, R19, R20
+	WORD $0x4f000419 // movi v25.4s, #0x0
+	WORD $0x4f00041a // movi v26.4s, #0x0
+	WORD $0xad0068d9 // stp q25, q26, [x6]
+	WORD $0xad0168d9 // stp q25, q26, [x6, #32]
+	WORD $0xad006a19 // stp q25, q26, [x16]
+	WORD $0xad016a19 // stp q25, q26, [x16, #32]
+	WORD $0xad006a39 // stp q25, q26, [x17]
+	WORD $0xad016a39 // stp q25, q26, [x17, #32]
+	WORD $0xad006a79 // stp q25, q26, [x19]
+	WORD $0xad016a79 // stp q25, q26, [x19, #32]
+	WORD $0xad006a99 // stp q25, q26, [x20]
+	WORD $0xad016a99 // stp q25, q26, [x20, #32]
+loop5:
+	WORD $0x4ebf1fe0 // mov v0.16b, v31.16b
+	WORD $0x4ebf1fe1 // mov v1.16b, v31.16b
+	WORD $0x4ebf1fe2 // mov v2.16b, v31.16b
+	WORD $0x4ebf1fe3 // mov v3.16b, v31.16b
+	WORD $0x4ebf1fe4 // mov v4.16b, v31.16b
+	WORD $0x4ebf1fe5 // mov v5.16b, v31.16b
+	WORD $0x4ebf1fe6 // mov v6.16b, v31.16b
+	WORD $0x4ebf1fe7 // mov v7.16b, v31.16b
+	WORD $0x4ebf1fe8 // mov v8.16b, v31.16b
+	WORD $0x4ebf1fe9 // mov v9.16b, v31.16b
+	WORD $0x4ebf1fea // mov v10.16b, v31.16b
+	WORD $0x4ebf1feb // mov v11.16b, v31.16b
+	WORD $0x4ebf1fec // mov v12.16b, v31.16b
+	WORD $0x4ebf1fed // mov v13.16b, v31.16b
+	WORD $0x4ebf1fee // mov v14.16b, v31.16b
+	WORD $0x4ebf1fef // mov v15.16b, v31.16b
+	WORD $0x4ebf1ff0 // mov v16.16b, v31.16b
+	WORD $0x4ebf1ff1 // mov v17.16b, v31.16b
+	WORD $0x4ebf1ff2 // mov v18.16b, v31.16b
+	WORD $0x4ebf1ff3 // mov v19.16b, v31.16b
+	WORD $0x3dc00094 // ldr q20, [x4]
+	WORD $0x3dc00115 // ldr q21, [x8]
+	WORD $0x3dc00136 // ldr q22, [x9]
+	WORD $0x3dc00157 // ldr q23, [x10]
+	WORD $0x3dc00178 // ldr q24, [x11]
+	WORD $0xad426859 // ldp q25, q26, [x2, #64]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x4e1903b9 // tbl v25.16b, {v29.16b}, v25.16b
+	WORD $0x4e1a03ba // tbl v26.16b, {v29.16b}, v26.16b
+	WORD $0x4f94e320 // sdot v0.4s, v25.16b, v20.4b[0]
+	WORD $0x4f95e324 // sdot v4.4s, v25.16b, v21.4b[0]
+	WORD $0x4f96e328 // sdot v8.4s, v25.16b, v22.4b[0]
+	WORD $0x4f97e32c // sdot v12.4s, v25.16b, v23.4b[0]
+	WORD $0x4f98e330 // sdot v16.4s, v25.16b, v24.4b[0]
+	WORD $0x4f94e341 // sdot v1.4s, v26.16b, v20.4b[0]
+	WORD $0x4f95e345 // sdot v5.4s, v26.16b, v21.4b[0]
+	WORD $0x4f96e349 // sdot v9.4s, v26.16b, v22.4b[0]
+	WORD $0x4f97e34d // sdot v13.4s, v26.16b, v23.4b[0]
+	WORD $0x4f98e351 // sdot v17.4s, v26.16b, v24.4b[0]
+	WORD $0x4e1b03bb // tbl v27.16b, {v29.16b}, v27.16b
+	WORD $0x4e1c03bc // tbl v28.16b, {v29.16b}, v28.16b
+	WORD $0x4fb4e360 // sdot v0.4s, v27.16b, v20.4b[1]
+	WORD $0x4fb5e364 // sdot v4.4s, v27.16b, v21.4b[1]
+	WORD $0x4fb6e368 // sdot v8.4s, v27.16b, v22.4b[1]
+	WORD $0x4fb7e36c // sdot v12.4s, v27.16b, v23.4b[1]
+	WORD $0x4fb8e370 // sdot v16.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb4e381 // sdot v1.4s, v28.16b, v20.4b[1]
+	WORD $0x4fb5e385 // sdot v5.4s, v28.16b, v21.4b[1]
+	WORD $0x4fb6e389 // sdot v9.4s, v28.16b, v22.4b[1]
+	WORD $0x4fb7e38d // sdot v13.4s, v28.16b, v23.4b[1]
+	WORD $0x4fb8e391 // sdot v17.4s, v28.16b, v24.4b[1]
+	WORD $0xad436859 // ldp q25, q26, [x2, #96]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x4e1903b9 // tbl v25.16b, {v29.16b}, v25.16b
+	WORD $0x4e1a03ba // tbl v26.16b, {v29.16b}, v26.16b
+	WORD $0x4f94e322 // sdot v2.4s, v25.16b, v20.4b[0]
+	WORD $0x4f95e326 // sdot v6.4s, v25.16b, v21.4b[0]
+	WORD $0x4f96e32a // sdot v10.4s, v25.16b, v22.4b[0]
+	WORD $0x4f97e32e // sdot v14.4s, v25.16b, v23.4b[0]
+	WORD $0x4f98e332 // sdot v18.4s, v25.16b, v24.4b[0]
+	WORD $0x4f94e343 // sdot v3.4s, v26.16b, v20.4b[0]
+	WORD $0x4f95e347 // sdot v7.4s, v26.16b, v21.4b[0]
+	WORD $0x4f96e34b // sdot v11.4s, v26.16b, v22.4b[0]
+	WORD $0x4f97e34f // sdot v15.4s, v26.16b, v23.4b[0]
+	WORD $0x4f98e353 // sdot v19.4s, v26.16b, v24.4b[0]
+	WORD $0x4e1b03bb // tbl v27.16b, {v29.16b}, v27.16b
+	WORD $0x4e1c03bc // tbl v28.16b, {v29.16b}, v28.16b
+	WORD $0x4fb4e362 // sdot v2.4s, v27.16b, v20.4b[1]
+	WORD $0x4fb5e366 // sdot v6.4s, v27.16b, v21.4b[1]
+	WORD $0x4fb6e36a // sdot v10.4s, v27.16b, v22.4b[1]
+	WORD $0x4fb7e36e // sdot v14.4s, v27.16b, v23.4b[1]
+	WORD $0x4fb8e372 // sdot v18.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb4e383 // sdot v3.4s, v28.16b, v20.4b[1]
+	WORD $0x4fb5e387 // sdot v7.4s, v28.16b, v21.4b[1]
+	WORD $0x4fb6e38b // sdot v11.4s, v28.16b, v22.4b[1]
+	WORD $0x4fb7e38f // sdot v15.4s, v28.16b, v23.4b[1]
+	WORD $0x4fb8e393 // sdot v19.4s, v28.16b, v24.4b[1]
+	WORD $0xad466859 // ldp q25, q26, [x2, #192]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x4e1903b9 // tbl v25.16b, {v29.16b}, v25.16b
+	WORD $0x4e1a03ba // tbl v26.16b, {v29.16b}, v26.16b
+	WORD $0x4f94eb20 // sdot v0.4s, v25.16b, v20.4b[2]
+	WORD $0x4f95eb24 // sdot v4.4s, v25.16b, v21.4b[2]
+	WORD $0x4f96eb28 // sdot v8.4s, v25.16b, v22.4b[2]
+	WORD $0x4f97eb2c // sdot v12.4s, v25.16b, v23.4b[2]
+	WORD $0x4f98eb30 // sdot v16.4s, v25.16b, v24.4b[2]
+	WORD $0x4f94eb41 // sdot v1.4s, v26.16b, v20.4b[2]
+	WORD $0x4f95eb45 // sdot v5.4s, v26.16b, v21.4b[2]
+	WORD $0x4f96eb49 // sdot v9.4s, v26.16b, v22.4b[2]
+	WORD $0x4f97eb4d // sdot v13.4s, v26.16b, v23.4b[2]
+	WORD $0x4f98eb51 // sdot v17.4s, v26.16b, v24.4b[2]
+	WORD $0x4e1b03bb // tbl v27.16b, {v29.16b}, v27.16b
+	WORD $0x4e1c03bc // tbl v28.16b, {v29.16b}, v28.16b
+	WORD $0x4fb4eb60 // sdot v0.4s, v27.16b, v20.4b[3]
+	WORD $0x4fb5eb64 // sdot v4.4s, v27.16b, v21.4b[3]
+	WORD $0x4fb6eb68 // sdot v8.4s, v27.16b, v22.4b[3]
+	WORD $0x4fb7eb6c // sdot v12.4s, v27.16b, v23.4b[3]
+	WORD $0x4fb8eb70 // sdot v16.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb4eb81 // sdot v1.4s, v28.16b, v20.4b[3]
+	WORD $0x4fb5eb85 // sdot v5.4s, v28.16b, v21.4b[3]
+	WORD $0x4fb6eb89 // sdot v9.4s, v28.16b, v22.4b[3]
+	WORD $0x4fb7eb8d // sdot v13.4s, v28.16b, v23.4b[3]
+	WORD $0x4fb8eb91 // sdot v17.4s, v28.16b, v24.4b[3]
+	WORD $0xad476859 // ldp q25, q26, [x2, #224]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x4e1903b9 // tbl v25.16b, {v29.16b}, v25.16b
+	WORD $0x4e1a03ba // tbl v26.16b, {v29.16b}, v26.16b
+	WORD $0x4f94eb22 // sdot v2.4s, v25.16b, v20.4b[2]
+	WORD $0x4f95eb26 // sdot v6.4s, v25.16b, v21.4b[2]
+	WORD $0x4f96eb2a // sdot v10.4s, v25.16b, v22.4b[2]
+	WORD $0x4f97eb2e // sdot v14.4s, v25.16b, v23.4b[2]
+	WORD $0x4f98eb32 // sdot v18.4s, v25.16b, v24.4b[2]
+	WORD $0x4f94eb43 // sdot v3.4s, v26.16b, v20.4b[2]
+	WORD $0x4f95eb47 // sdot v7.4s, v26.16b, v21.4b[2]
+	WORD $0x4f96eb4b // sdot v11.4s, v26.16b, v22.4b[2]
+	WORD $0x4f97eb4f // sdot v15.4s, v26.16b, v23.4b[2]
+	WORD $0x4f98eb53 // sdot v19.4s, v26.16b, v24.4b[2]
+	WORD $0x4e1b03bb // tbl v27.16b, {v29.16b}, v27.16b
+	WORD $0x4e1c03bc // tbl v28.16b, {v29.16b}, v28.16b
+	WORD $0x4fb4eb62 // sdot v2.4s, v27.16b, v20.4b[3]
+	WORD $0x4fb5eb66 // sdot v6.4s, v27.16b, v21.4b[3]
+	WORD $0x4fb6eb6a // sdot v10.4s, v27.16b, v22.4b[3]
+	WORD $0x4fb7eb6e // sdot v14.4s, v27.16b, v23.4b[3]
+	WORD $0x4fb8eb72 // sdot v18.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb4eb83 // sdot v3.4s, v28.16b, v20.4b[3]
+	WORD $0x4fb5eb87 // sdot v7.4s, v28.16b, v21.4b[3]
+	WORD $0x4fb6eb8b // sdot v11.4s, v28.16b, v22.4b[3]
+	WORD $0x4fb7eb8f // sdot v15.4s, v28.16b, v23.4b[3]
+	WORD $0x4fb8eb93 // sdot v19.4s, v28.16b, v24.4b[3]
+	WORD $0x3dc00494 // ldr q20, [x4, #16]
+	WORD $0x3dc00515 // ldr q21, [x8, #16]
+	WORD $0x3dc00536 // ldr q22, [x9, #16]
+	WORD $0x3dc00557 // ldr q23, [x10, #16]
+	WORD $0x3dc00578 // ldr q24, [x11, #16]
+	WORD $0xad4a6859 // ldp q25, q26, [x2, #320]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x4e1903b9 // tbl v25.16b, {v29.16b}, v25.16b
+	WORD $0x4e1a03ba // tbl v26.16b, {v29.16b}, v26.16b
+	WORD $0x4f94e320 // sdot v0.4s, v25.16b, v20.4b[0]
+	WORD $0x4f95e324 // sdot v4.4s, v25.16b, v21.4b[0]
+	WORD $0x4f96e328 // sdot v8.4s, v25.16b, v22.4b[0]
+	WORD $0x4f97e32c // sdot v12.4s, v25.16b, v23.4b[0]
+	WORD $0x4f98e330 // sdot v16.4s, v25.16b, v24.4b[0]
+	WORD $0x4f94e341 // sdot v1.4s, v26.16b, v20.4b[0]
+	WORD $0x4f95e345 // sdot v5.4s, v26.16b, v21.4b[0]
+	WORD $0x4f96e349 // sdot v9.4s, v26.16b, v22.4b[0]
+	WORD $0x4f97e34d // sdot v13.4s, v26.16b, v23.4b[0]
+	WORD $0x4f98e351 // sdot v17.4s, v26.16b, v24.4b[0]
+	WORD $0x4e1b03bb // tbl v27.16b, {v29.16b}, v27.16b
+	WORD $0x4e1c03bc // tbl v28.16b, {v29.16b}, v28.16b
+	WORD $0x4fb4e360 // sdot v0.4s, v27.16b, v20.4b[1]
+	WORD $0x4fb5e364 // sdot v4.4s, v27.16b, v21.4b[1]
+	WORD $0x4fb6e368 // sdot v8.4s, v27.16b, v22.4b[1]
+	WORD $0x4fb7e36c // sdot v12.4s, v27.16b, v23.4b[1]
+	WORD $0x4fb8e370 // sdot v16.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb4e381 // sdot v1.4s, v28.16b, v20.4b[1]
+	WORD $0x4fb5e385 // sdot v5.4s, v28.16b, v21.4b[1]
+	WORD $0x4fb6e389 // sdot v9.4s, v28.16b, v22.4b[1]
+	WORD $0x4fb7e38d // sdot v13.4s, v28.16b, v23.4b[1]
+	WORD $0x4fb8e391 // sdot v17.4s, v28.16b, v24.4b[1]
+	WORD $0xad4b6859 // ldp q25, q26, [x2, #352]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x4e1903b9 // tbl v25.16b, {v29.16b}, v25.16b
+	WORD $0x4e1a03ba // tbl v26.16b, {v29.16b}, v26.16b
+	WORD $0x4f94e322 // sdot v2.4s, v25.16b, v20.4b[0]
+	WORD $0x4f95e326 // sdot v6.4s, v25.16b, v21.4b[0]
+	WORD $0x4f96e32a // sdot v10.4s, v25.16b, v22.4b[0]
+	WORD $0x4f97e32e // sdot v14.4s, v25.16b, v23.4b[0]
+	WORD $0x4f98e332 // sdot v18.4s, v25.16b, v24.4b[0]
+	WORD $0x4f94e343 // sdot v3.4s, v26.16b, v20.4b[0]
+	WORD $0x4f95e347 // sdot v7.4s, v26.16b, v21.4b[0]
+	WORD $0x4f96e34b // sdot v11.4s, v26.16b, v22.4b[0]
+	WORD $0x4f97e34f // sdot v15.4s, v26.16b, v23.4b[0]
+	WORD $0x4f98e353 // sdot v19.4s, v26.16b, v24.4b[0]
+	WORD $0x4e1b03bb // tbl v27.16b, {v29.16b}, v27.16b
+	WORD $0x4e1c03bc // tbl v28.16b, {v29.16b}, v28.16b
+	WORD $0x4fb4e362 // sdot v2.4s, v27.16b, v20.4b[1]
+	WORD $0x4fb5e366 // sdot v6.4s, v27.16b, v21.4b[1]
+	WORD $0x4fb6e36a // sdot v10.4s, v27.16b, v22.4b[1]
+	WORD $0x4fb7e36e // sdot v14.4s, v27.16b, v23.4b[1]
+	WORD $0x4fb8e372 // sdot v18.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb4e383 // sdot v3.4s, v28.16b, v20.4b[1]
+	WORD $0x4fb5e387 // sdot v7.4s, v28.16b, v21.4b[1]
+	WORD $0x4fb6e38b // sdot v11.4s, v28.16b, v22.4b[1]
+	WORD $0x4fb7e38f // sdot v15.4s, v28.16b, v23.4b[1]
+	WORD $0x4fb8e393 // sdot v19.4s, v28.16b, v24.4b[1]
+	WORD $0xad4e6859 // ldp q25, q26, [x2, #448]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x4e1903b9 // tbl v25.16b, {v29.16b}, v25.16b
+	WORD $0x4e1a03ba // tbl v26.16b, {v29.16b}, v26.16b
+	WORD $0x4f94eb20 // sdot v0.4s, v25.16b, v20.4b[2]
+	WORD $0x4f95eb24 // sdot v4.4s, v25.16b, v21.4b[2]
+	WORD $0x4f96eb28 // sdot v8.4s, v25.16b, v22.4b[2]
+	WORD $0x4f97eb2c // sdot v12.4s, v25.16b, v23.4b[2]
+	WORD $0x4f98eb30 // sdot v16.4s, v25.16b, v24.4b[2]
+	WORD $0x4f94eb41 // sdot v1.4s, v26.16b, v20.4b[2]
+	WORD $0x4f95eb45 // sdot v5.4s, v26.16b, v21.4b[2]
+	WORD $0x4f96eb49 // sdot v9.4s, v26.16b, v22.4b[2]
+	WORD $0x4f97eb4d // sdot v13.4s, v26.16b, v23.4b[2]
+	WORD $0x4f98eb51 // sdot v17.4s, v26.16b, v24.4b[2]
+	WORD $0x4e1b03bb // tbl v27.16b, {v29.16b}, v27.16b
+	WORD $0x4e1c03bc // tbl v28.16b, {v29.16b}, v28.16b
+	WORD $0x4fb4eb60 // sdot v0.4s, v27.16b, v20.4b[3]
+	WORD $0x4fb5eb64 // sdot v4.4s, v27.16b, v21.4b[3]
+	WORD $0x4fb6eb68 // sdot v8.4s, v27.16b, v22.4b[3]
+	WORD $0x4fb7eb6c // sdot v12.4s, v27.16b, v23.4b[3]
+	WORD $0x4fb8eb70 // sdot v16.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb4eb81 // sdot v1.4s, v28.16b, v20.4b[3]
+	WORD $0x4fb5eb85 // sdot v5.4s, v28.16b, v21.4b[3]
+	WORD $0x4fb6eb89 // sdot v9.4s, v28.16b, v22.4b[3]
+	WORD $0x4fb7eb8d // sdot v13.4s, v28.16b, v23.4b[3]
+	WORD $0x4fb8eb91 // sdot v17.4s, v28.16b, v24.4b[3]
+	WORD $0xad4f6859 // ldp q25, q26, [x2, #480]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x4e1903b9 // tbl v25.16b, {v29.16b}, v25.16b
+	WORD $0x4e1a03ba // tbl v26.16b, {v29.16b}, v26.16b
+	WORD $0x4f94eb22 // sdot v2.4s, v25.16b, v20.4b[2]
+	WORD $0x4f95eb26 // sdot v6.4s, v25.16b, v21.4b[2]
+	WORD $0x4f96eb2a // sdot v10.4s, v25.16b, v22.4b[2]
+	WORD $0x4f97eb2e // sdot v14.4s, v25.16b, v23.4b[2]
+	WORD $0x4f98eb32 // sdot v18.4s, v25.16b, v24.4b[2]
+	WORD $0x4f94eb43 // sdot v3.4s, v26.16b, v20.4b[2]
+	WORD $0x4f95eb47 // sdot v7.4s, v26.16b, v21.4b[2]
+	WORD $0x4f96eb4b // sdot v11.4s, v26.16b, v22.4b[2]
+	WORD $0x4f97eb4f // sdot v15.4s, v26.16b, v23.4b[2]
+	WORD $0x4f98eb53 // sdot v19.4s, v26.16b, v24.4b[2]
+	WORD $0x4e1b03bb // tbl v27.16b, {v29.16b}, v27.16b
+	WORD $0x4e1c03bc // tbl v28.16b, {v29.16b}, v28.16b
+	WORD $0x4fb4eb62 // sdot v2.4s, v27.16b, v20.4b[3]
+	WORD $0x4fb5eb66 // sdot v6.4s, v27.16b, v21.4b[3]
+	WORD $0x4fb6eb6a // sdot v10.4s, v27.16b, v22.4b[3]
+	WORD $0x4fb7eb6e // sdot v14.4s, v27.16b, v23.4b[3]
+	WORD $0x4fb8eb72 // sdot v18.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb4eb83 // sdot v3.4s, v28.16b, v20.4b[3]
+	WORD $0x4fb5eb87 // sdot v7.4s, v28.16b, v21.4b[3]
+	WORD $0x4fb6eb8b // sdot v11.4s, v28.16b, v22.4b[3]
+	WORD $0x4fb7eb8f // sdot v15.4s, v28.16b, v23.4b[3]
+	WORD $0x4fb8eb93 // sdot v19.4s, v28.16b, v24.4b[3]
+	WORD $0x3dc00074 // ldr q20, [x3]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0xfd4000ba // ldr d26, [x5]
+	WORD $0xad4064d8 // ldp q24, q25, [x6]
+	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
+	WORD $0x6e34dc00 // fmul v0.4s, v0.4s, v20.4s
+	WORD $0x4f9a1018 // fmla v24.4s, v0.4s, v26.s[0]
+	WORD $0x4ebfd421 // fsub v1.4s, v1.4s, v31.4s
+	WORD $0x6e35dc21 // fmul v1.4s, v1.4s, v21.4s
+	WORD $0x4f9a1039 // fmla v25.4s, v1.4s, v26.s[0]
+	WORD $0xad0064d8 // stp q24, q25, [x6]
+	WORD $0xfd40019a // ldr d26, [x12]
+	WORD $0xad406618 // ldp q24, q25, [x16]
+	WORD $0x4ebfd484 // fsub v4.4s, v4.4s, v31.4s
+	WORD $0x6e34dc84 // fmul v4.4s, v4.4s, v20.4s
+	WORD $0x4f9a1098 // fmla v24.4s, v4.4s, v26.s[0]
+	WORD $0x4ebfd4a5 // fsub v5.4s, v5.4s, v31.4s
+	WORD $0x6e35dca5 // fmul v5.4s, v5.4s, v21.4s
+	WORD $0x4f9a10b9 // fmla v25.4s, v5.4s, v26.s[0]
+	WORD $0xad006618 // stp q24, q25, [x16]
+	WORD $0xfd4001ba // ldr d26, [x13]
+	WORD $0xad406638 // ldp q24, q25, [x17]
+	WORD $0x4ebfd508 // fsub v8.4s, v8.4s, v31.4s
+	WORD $0x6e34dd08 // fmul v8.4s, v8.4s, v20.4s
+	WORD $0x4f9a1118 // fmla v24.4s, v8.4s, v26.s[0]
+	WORD $0x4ebfd529 // fsub v9.4s, v9.4s, v31.4s
+	WORD $0x6e35dd29 // fmul v9.4s, v9.4s, v21.4s
+	WORD $0x4f9a1139 // fmla v25.4s, v9.4s, v26.s[0]
+	WORD $0xad006638 // stp q24, q25, [x17]
+	WORD $0xfd4001da // ldr d26, [x14]
+	WORD $0xad406678 // ldp q24, q25, [x19]
+	WORD $0x4ebfd58c // fsub v12.4s, v12.4s, v31.4s
+	WORD $0x6e34dd8c // fmul v12.4s, v12.4s, v20.4s
+	WORD $0x4f9a1198 // fmla v24.4s, v12.4s, v26.s[0]
+	WORD $0x4ebfd5ad // fsub v13.4s, v13.4s, v31.4s
+	WORD $0x6e35ddad // fmul v13.4s, v13.4s, v21.4s
+	WORD $0x4f9a11b9 // fmla v25.4s, v13.4s, v26.s[0]
+	WORD $0xad006678 // stp q24, q25, [x19]
+	WORD $0xfd4001fa // ldr d26, [x15]
+	WORD $0xad406698 // ldp q24, q25, [x20]
+	WORD $0x4ebfd610 // fsub v16.4s, v16.4s, v31.4s
+	WORD $0x6e34de10 // fmul v16.4s, v16.4s, v20.4s
+	WORD $0x4f9a1218 // fmla v24.4s, v16.4s, v26.s[0]
+	WORD $0x4ebfd631 // fsub v17.4s, v17.4s, v31.4s
+	WORD $0x6e35de31 // fmul v17.4s, v17.4s, v21.4s
+	WORD $0x4f9a1239 // fmla v25.4s, v17.4s, v26.s[0]
+	WORD $0xad006698 // stp q24, q25, [x20]
+	WORD $0x3dc00474 // ldr q20, [x3, #16]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0xfd4000ba // ldr d26, [x5]
+	WORD $0xad4164d8 // ldp q24, q25, [x6, #32]
+	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
+	WORD $0x6e34dc42 // fmul v2.4s, v2.4s, v20.4s
+	WORD $0x4f9a1058 // fmla v24.4s, v2.4s, v26.s[0]
+	WORD $0x4ebfd463 // fsub v3.4s, v3.4s, v31.4s
+	WORD $0x6e35dc63 // fmul v3.4s, v3.4s, v21.4s
+	WORD $0x4f9a1079 // fmla v25.4s, v3.4s, v26.s[0]
+	WORD $0xad0164d8 // stp q24, q25, [x6, #32]
+	WORD $0xfd40019a // ldr d26, [x12]
+	WORD $0xad416618 // ldp q24, q25, [x16, #32]
+	WORD $0x4ebfd4c6 // fsub v6.4s, v6.4s, v31.4s
+	WORD $0x6e34dcc6 // fmul v6.4s, v6.4s, v20.4s
+	WORD $0x4f9a10d8 // fmla v24.4s, v6.4s, v26.s[0]
+	WORD $0x4ebfd4e7 // fsub v7.4s, v7.4s, v31.4s
+	WORD $0x6e35dce7 // fmul v7.4s, v7.4s, v21.4s
+	WORD $0x4f9a10f9 // fmla v25.4s, v7.4s, v26.s[0]
+	WORD $0xad016618 // stp q24, q25, [x16, #32]
+	WORD $0xfd4001ba // ldr d26, [x13]
+	WORD $0xad416638 // ldp q24, q25, [x17, #32]
+	WORD $0x4ebfd54a // fsub v10.4s, v10.4s, v31.4s
+	WORD $0x6e34dd4a // fmul v10.4s, v10.4s, v20.4s
+	WORD $0x4f9a1158 // fmla v24.4s, v10.4s, v26.s[0]
+	WORD $0x4ebfd56b // fsub v11.4s, v11.4s, v31.4s
+	WORD $0x6e35dd6b // fmul v11.4s, v11.4s, v21.4s
+	WORD $0x4f9a1179 // fmla v25.4s, v11.4s, v26.s[0]
+	WORD $0xad016638 // stp q24, q25, [x17, #32]
+	WORD $0xfd4001da // ldr d26, [x14]
+	WORD $0xad416678 // ldp q24, q25, [x19, #32]
+	WORD $0x4ebfd5ce // fsub v14.4s, v14.4s, v31.4s
+	WORD $0x6e34ddce // fmul v14.4s, v14.4s, v20.4s
+	WORD $0x4f9a11d8 // fmla v24.4s, v14.4s, v26.s[0]
+	WORD $0x4ebfd5ef // fsub v15.4s, v15.4s, v31.4s
+	WORD $0x6e35ddef // fmul v15.4s, v15.4s, v21.4s
+	WORD $0x4f9a11f9 // fmla v25.4s, v15.4s, v26.s[0]
+	WORD $0xad016678 // stp q24, q25, [x19, #32]
+	WORD $0xfd4001fa // ldr d26, [x15]
+	WORD $0xad416698 // ldp q24, q25, [x20, #32]
+	WORD $0x4ebfd652 // fsub v18.4s, v18.4s, v31.4s
+	WORD $0x6e34de52 // fmul v18.4s, v18.4s, v20.4s
+	WORD $0x4f9a1258 // fmla v24.4s, v18.4s, v26.s[0]
+	WORD $0x4ebfd673 // fsub v19.4s, v19.4s, v31.4s
+	WORD $0x6e35de73 // fmul v19.4s, v19.4s, v21.4s
+	WORD $0x4f9a1279 // fmla v25.4s, v19.4s, v26.s[0]
+	WORD $0xad016698 // stp q24, q25, [x20, #32]
+	ADD $576, R2
+	ADD $576, R3
+	ADD $32, R4
+	ADD $8, R5
+	ADD $32, R8
+	ADD $8, R12
+	ADD $32, R9
+	ADD $8, R13
+	ADD $32, R10
+	ADD $8, R14
+	ADD $32, R11
+	ADD $8, R15
+	SUBS $1, R1
+	BNE loop5
+	ADD $1, R0
+	CMP $2, R0
+	BNE half5
+	RET
+
+// func p4xNEON(rows int, w *byte, blocks int, q *int8, s *float32, n *int32, y *float32, stride int)
+TEXT ·p4xNEON(SB), NOSPLIT, $0-64
+	MOVD rows+0(FP), R0
+	CMP $5, R0
+	BEQ rows5
+	CMP $2, R0
+	BEQ rows2
+	WORD $0x4f00e5fe // movi v30.16b, #0xf
+	MOVD $·iq4(SB), R0
+	WORD $0x3dc0001d // ldr q29, [x0]
+	MOVD $0x4b400000, R0
+	VDUP R0, V31.S4
+	MOVD $0, R0
+	MOVD blocks+16(FP), R1
+	MOVD w+8(FP), R2
+	ADD R0<<5, R2, R3
+	ADD R0<<4, R2, R4
+	ADD $64, R4
+	ADD R0<<6, R2, R2
+	ADD $64, R2
+	MOVD q+24(FP), R5
+	MOVD s+32(FP), R6
+	MOVD y+48(FP), R7
+	ADD R0<<6, R7, R7
+	WORD $0x4f000408 // movi v8.4s, #0x0
+	WORD $0x4f000409 // movi v9.4s, #0x0
+	WORD $0x4f00040a // movi v10.4s, #0x0
+	WORD $0x4f00040b // movi v11.4s, #0x0
+	WORD $0x4f00040c // movi v12.4s, #0x0
+	WORD $0x4f00040d // movi v13.4s, #0x0
+	WORD $0x4f00040e // movi v14.4s, #0x0
+	WORD $0x4f00040f // movi v15.4s, #0x0
+loop1:
+	WORD $0x4ebf1fe0 // mov v0.16b, v31.16b
+	WORD $0x4ebf1fe1 // mov v1.16b, v31.16b
+	WORD $0x4ebf1fe2 // mov v2.16b, v31.16b
+	WORD $0x4ebf1fe3 // mov v3.16b, v31.16b
+	WORD $0x4ebf1fe4 // mov v4.16b, v31.16b
+	WORD $0x4ebf1fe5 // mov v5.16b, v31.16b
+	WORD $0x4ebf1fe6 // mov v6.16b, v31.16b
+	WORD $0x4ebf1fe7 // mov v7.16b, v31.16b
+	WORD $0x3dc000b0 // ldr q16, [x5]
+	WORD $0xad414851 // ldp q17, q18, [x2, #32]
+	WORD $0xad425053 // ldp q19, q20, [x2, #64]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x4e1103b1 // tbl v17.16b, {v29.16b}, v17.16b
+	WORD $0x4e1203b2 // tbl v18.16b, {v29.16b}, v18.16b
+	WORD $0x4e1303b3 // tbl v19.16b, {v29.16b}, v19.16b
+	WORD $0x4e1403b4 // tbl v20.16b, {v29.16b}, v20.16b
+	WORD $0x4f90e220 // sdot v0.4s, v17.16b, v16.4b[0]
+	WORD $0x4f90e241 // sdot v1.4s, v18.16b, v16.4b[0]
+	WORD $0x4f90e262 // sdot v2.4s, v19.16b, v16.4b[0]
+	WORD $0x4f90e283 // sdot v3.4s, v20.16b, v16.4b[0]
+	WORD $0x4e1503b5 // tbl v21.16b, {v29.16b}, v21.16b
+	WORD $0x4e1603b6 // tbl v22.16b, {v29.16b}, v22.16b
+	WORD $0x4e1703b7 // tbl v23.16b, {v29.16b}, v23.16b
+	WORD $0x4e1803b8 // tbl v24.16b, {v29.16b}, v24.16b
+	WORD $0x4fb0e2a0 // sdot v0.4s, v21.16b, v16.4b[1]
+	WORD $0x4fb0e2c1 // sdot v1.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb0e2e2 // sdot v2.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb0e303 // sdot v3.4s, v24.16b, v16.4b[1]
+	WORD $0xad434851 // ldp q17, q18, [x2, #96]
+	WORD $0xad445053 // ldp q19, q20, [x2, #128]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x4e1103b1 // tbl v17.16b, {v29.16b}, v17.16b
+	WORD $0x4e1203b2 // tbl v18.16b, {v29.16b}, v18.16b
+	WORD $0x4e1303b3 // tbl v19.16b, {v29.16b}, v19.16b
+	WORD $0x4e1403b4 // tbl v20.16b, {v29.16b}, v20.16b
+	WORD $0x4f90e224 // sdot v4.4s, v17.16b, v16.4b[0]
+	WORD $0x4f90e245 // sdot v5.4s, v18.16b, v16.4b[0]
+	WORD $0x4f90e266 // sdot v6.4s, v19.16b, v16.4b[0]
+	WORD $0x4f90e287 // sdot v7.4s, v20.16b, v16.4b[0]
+	WORD $0x4e1503b5 // tbl v21.16b, {v29.16b}, v21.16b
+	WORD $0x4e1603b6 // tbl v22.16b, {v29.16b}, v22.16b
+	WORD $0x4e1703b7 // tbl v23.16b, {v29.16b}, v23.16b
+	WORD $0x4e1803b8 // tbl v24.16b, {v29.16b}, v24.16b
+	WORD $0x4fb0e2a4 // sdot v4.4s, v21.16b, v16.4b[1]
+	WORD $0x4fb0e2c5 // sdot v5.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb0e2e6 // sdot v6.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb0e307 // sdot v7.4s, v24.16b, v16.4b[1]
+	WORD $0xad454851 // ldp q17, q18, [x2, #160]
+	WORD $0xad465053 // ldp q19, q20, [x2, #192]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x4e1103b1 // tbl v17.16b, {v29.16b}, v17.16b
+	WORD $0x4e1203b2 // tbl v18.16b, {v29.16b}, v18.16b
+	WORD $0x4e1303b3 // tbl v19.16b, {v29.16b}, v19.16b
+	WORD $0x4e1403b4 // tbl v20.16b, {v29.16b}, v20.16b
+	WORD $0x4f90ea20 // sdot v0.4s, v17.16b, v16.4b[2]
+	WORD $0x4f90ea41 // sdot v1.4s, v18.16b, v16.4b[2]
+	WORD $0x4f90ea62 // sdot v2.4s, v19.16b, v16.4b[2]
+	WORD $0x4f90ea83 // sdot v3.4s, v20.16b, v16.4b[2]
+	WORD $0x4e1503b5 // tbl v21.16b, {v29.16b}, v21.16b
+	WORD $0x4e1603b6 // tbl v22.16b, {v29.16b}, v22.16b
+	WORD $0x4e1703b7 // tbl v23.16b, {v29.16b}, v23.16b
+	WORD $0x4e1803b8 // tbl v24.16b, {v29.16b}, v24.16b
+	WORD $0x4fb0eaa0 // sdot v0.4s, v21.16b, v16.4b[3]
+	WORD $0x4fb0eac1 // sdot v1.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb0eae2 // sdot v2.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb0eb03 // sdot v3.4s, v24.16b, v16.4b[3]
+	WORD $0xad474851 // ldp q17, q18, [x2, #224]
+	WORD $0xad485053 // ldp q19, q20, [x2, #256]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x4e1103b1 // tbl v17.16b, {v29.16b}, v17.16b
+	WORD $0x4e1203b2 // tbl v18.16b, {v29.16b}, v18.16b
+	WORD $0x4e1303b3 // tbl v19.16b, {v29.16b}, v19.16b
+	WORD $0x4e1403b4 // tbl v20.16b, {v29.16b}, v20.16b
+	WORD $0x4f90ea24 // sdot v4.4s, v17.16b, v16.4b[2]
+	WORD $0x4f90ea45 // sdot v5.4s, v18.16b, v16.4b[2]
+	WORD $0x4f90ea66 // sdot v6.4s, v19.16b, v16.4b[2]
+	WORD $0x4f90ea87 // sdot v7.4s, v20.16b, v16.4b[2]
+	WORD $0x4e1503b5 // tbl v21.16b, {v29.16b}, v21.16b
+	WORD $0x4e1603b6 // tbl v22.16b, {v29.16b}, v22.16b
+	WORD $0x4e1703b7 // tbl v23.16b, {v29.16b}, v23.16b
+	WORD $0x4e1803b8 // tbl v24.16b, {v29.16b}, v24.16b
+	WORD $0x4fb0eaa4 // sdot v4.4s, v21.16b, v16.4b[3]
+	WORD $0x4fb0eac5 // sdot v5.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb0eae6 // sdot v6.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb0eb07 // sdot v7.4s, v24.16b, v16.4b[3]
+	WORD $0x3dc004b0 // ldr q16, [x5, #16]
+	WORD $0xad494851 // ldp q17, q18, [x2, #288]
+	WORD $0xad4a5053 // ldp q19, q20, [x2, #320]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x4e1103b1 // tbl v17.16b, {v29.16b}, v17.16b
+	WORD $0x4e1203b2 // tbl v18.16b, {v29.16b}, v18.16b
+	WORD $0x4e1303b3 // tbl v19.16b, {v29.16b}, v19.16b
+	WORD $0x4e1403b4 // tbl v20.16b, {v29.16b}, v20.16b
+	WORD $0x4f90e220 // sdot v0.4s, v17.16b, v16.4b[0]
+	WORD $0x4f90e241 // sdot v1.4s, v18.16b, v16.4b[0]
+	WORD $0x4f90e262 // sdot v2.4s, v19.16b, v16.4b[0]
+	WORD $0x4f90e283 // sdot v3.4s, v20.16b, v16.4b[0]
+	WORD $0x4e1503b5 // tbl v21.16b, {v29.16b}, v21.16b
+	WORD $0x4e1603b6 // tbl v22.16b, {v29.16b}, v22.16b
+	WORD $0x4e1703b7 // tbl v23.16b, {v29.16b}, v23.16b
+	WORD $0x4e1803b8 // tbl v24.16b, {v29.16b}, v24.16b
+	WORD $0x4fb0e2a0 // sdot v0.4s, v21.16b, v16.4b[1]
+	WORD $0x4fb0e2c1 // sdot v1.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb0e2e2 // sdot v2.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb0e303 // sdot v3.4s, v24.16b, v16.4b[1]
+	WORD $0xad4b4851 // ldp q17, q18, [x2, #352]
+	WORD $0xad4c5053 // ldp q19, q20, [x2, #384]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x4e1103b1 // tbl v17.16b, {v29.16b}, v17.16b
+	WORD $0x4e1203b2 // tbl v18.16b, {v29.16b}, v18.16b
+	WORD $0x4e1303b3 // tbl v19.16b, {v29.16b}, v19.16b
+	WORD $0x4e1403b4 // tbl v20.16b, {v29.16b}, v20.16b
+	WORD $0x4f90e224 // sdot v4.4s, v17.16b, v16.4b[0]
+	WORD $0x4f90e245 // sdot v5.4s, v18.16b, v16.4b[0]
+	WORD $0x4f90e266 // sdot v6.4s, v19.16b, v16.4b[0]
+	WORD $0x4f90e287 // sdot v7.4s, v20.16b, v16.4b[0]
+	WORD $0x4e1503b5 // tbl v21.16b, {v29.16b}, v21.16b
+	WORD $0x4e1603b6 // tbl v22.16b, {v29.16b}, v22.16b
+	WORD $0x4e1703b7 // tbl v23.16b, {v29.16b}, v23.16b
+	WORD $0x4e1803b8 // tbl v24.16b, {v29.16b}, v24.16b
+	WORD $0x4fb0e2a4 // sdot v4.4s, v21.16b, v16.4b[1]
+	WORD $0x4fb0e2c5 // sdot v5.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb0e2e6 // sdot v6.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb0e307 // sdot v7.4s, v24.16b, v16.4b[1]
+	WORD $0xad4d4851 // ldp q17, q18, [x2, #416]
+	WORD $0xad4e5053 // ldp q19, q20, [x2, #448]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x4e1103b1 // tbl v17.16b, {v29.16b}, v17.16b
+	WORD $0x4e1203b2 // tbl v18.16b, {v29.16b}, v18.16b
+	WORD $0x4e1303b3 // tbl v19.16b, {v29.16b}, v19.16b
+	WORD $0x4e1403b4 // tbl v20.16b, {v29.16b}, v20.16b
+	WORD $0x4f90ea20 // sdot v0.4s, v17.16b, v16.4b[2]
+	WORD $0x4f90ea41 // sdot v1.4s, v18.16b, v16.4b[2]
+	WORD $0x4f90ea62 // sdot v2.4s, v19.16b, v16.4b[2]
+	WORD $0x4f90ea83 // sdot v3.4s, v20.16b, v16.4b[2]
+	WORD $0x4e1503b5 // tbl v21.16b, {v29.16b}, v21.16b
+	WORD $0x4e1603b6 // tbl v22.16b, {v29.16b}, v22.16b
+	WORD $0x4e1703b7 // tbl v23.16b, {v29.16b}, v23.16b
+	WORD $0x4e1803b8 // tbl v24.16b, {v29.16b}, v24.16b
+	WORD $0x4fb0eaa0 // sdot v0.4s, v21.16b, v16.4b[3]
+	WORD $0x4fb0eac1 // sdot v1.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb0eae2 // sdot v2.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb0eb03 // sdot v3.4s, v24.16b, v16.4b[3]
+	WORD $0xad4f4851 // ldp q17, q18, [x2, #480]
+	WORD $0xad505053 // ldp q19, q20, [x2, #512]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x4e1103b1 // tbl v17.16b, {v29.16b}, v17.16b
+	WORD $0x4e1203b2 // tbl v18.16b, {v29.16b}, v18.16b
+	WORD $0x4e1303b3 // tbl v19.16b, {v29.16b}, v19.16b
+	WORD $0x4e1403b4 // tbl v20.16b, {v29.16b}, v20.16b
+	WORD $0x4f90ea24 // sdot v4.4s, v17.16b, v16.4b[2]
+	WORD $0x4f90ea45 // sdot v5.4s, v18.16b, v16.4b[2]
+	WORD $0x4f90ea66 // sdot v6.4s, v19.16b, v16.4b[2]
+	WORD $0x4f90ea87 // sdot v7.4s, v20.16b, v16.4b[2]
+	WORD $0x4e1503b5 // tbl v21.16b, {v29.16b}, v21.16b
+	WORD $0x4e1603b6 // tbl v22.16b, {v29.16b}, v22.16b
+	WORD $0x4e1703b7 // tbl v23.16b, {v29.16b}, v23.16b
+	WORD $0x4e1803b8 // tbl v24.16b, {v29.16b}, v24.16b
+	WORD $0x4fb0eaa4 // sdot v4.4s, v21.16b, v16.4b[3]
+	WORD $0x4fb0eac5 // sdot v5.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb0eae6 // sdot v6.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb0eb07 // sdot v7.4s, v24.16b, v16.4b[3]
+	WORD $0xfd400090 // ldr d16, [x4]
+	WORD $0x0f08a610 // sxtl v16.8h, v16.8b
+	WORD $0x4f10a611 // sxtl2 v17.4s, v16.8h
+	WORD $0x0f10a610 // sxtl v16.4s, v16.4h
+	WORD $0x4e21da10 // scvtf v16.4s, v16.4s
+	WORD $0x4e21da31 // scvtf v17.4s, v17.4s
+	WORD $0x3dc00074 // ldr q20, [x3]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0x6e34de10 // fmul v16.4s, v16.4s, v20.4s
+	WORD $0x6e35de31 // fmul v17.4s, v17.4s, v21.4s
+	WORD $0xfd4000d6 // ldr d22, [x6]
+	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
+	WORD $0x6e30dc00 // fmul v0.4s, v0.4s, v16.4s
+	WORD $0x4f961008 // fmla v8.4s, v0.4s, v22.s[0]
+	WORD $0x4ebfd421 // fsub v1.4s, v1.4s, v31.4s
+	WORD $0x6e31dc21 // fmul v1.4s, v1.4s, v17.4s
+	WORD $0x4f961029 // fmla v9.4s, v1.4s, v22.s[0]
+	WORD $0xfd400490 // ldr d16, [x4, #8]
+	WORD $0x0f08a610 // sxtl v16.8h, v16.8b
+	WORD $0x4f10a611 // sxtl2 v17.4s, v16.8h
+	WORD $0x0f10a610 // sxtl v16.4s, v16.4h
+	WORD $0x4e21da10 // scvtf v16.4s, v16.4s
+	WORD $0x4e21da31 // scvtf v17.4s, v17.4s
+	WORD $0x3dc00474 // ldr q20, [x3, #16]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0x6e34de10 // fmul v16.4s, v16.4s, v20.4s
+	WORD $0x6e35de31 // fmul v17.4s, v17.4s, v21.4s
+	WORD $0xfd4000d6 // ldr d22, [x6]
+	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
+	WORD $0x6e30dc42 // fmul v2.4s, v2.4s, v16.4s
+	WORD $0x4f96104a // fmla v10.4s, v2.4s, v22.s[0]
+	WORD $0x4ebfd463 // fsub v3.4s, v3.4s, v31.4s
+	WORD $0x6e31dc63 // fmul v3.4s, v3.4s, v17.4s
+	WORD $0x4f96106b // fmla v11.4s, v3.4s, v22.s[0]
+	WORD $0xfd400890 // ldr d16, [x4, #16]
+	WORD $0x0f08a610 // sxtl v16.8h, v16.8b
+	WORD $0x4f10a611 // sxtl2 v17.4s, v16.8h
+	WORD $0x0f10a610 // sxtl v16.4s, v16.4h
+	WORD $0x4e21da10 // scvtf v16.4s, v16.4s
+	WORD $0x4e21da31 // scvtf v17.4s, v17.4s
+	WORD $0x3dc00874 // ldr q20, [x3, #32]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0x6e34de10 // fmul v16.4s, v16.4s, v20.4s
+	WORD $0x6e35de31 // fmul v17.4s, v17.4s, v21.4s
+	WORD $0xfd4000d6 // ldr d22, [x6]
+	WORD $0x4ebfd484 // fsub v4.4s, v4.4s, v31.4s
+	WORD $0x6e30dc84 // fmul v4.4s, v4.4s, v16.4s
+	WORD $0x4f96108c // fmla v12.4s, v4.4s, v22.s[0]
+	WORD $0x4ebfd4a5 // fsub v5.4s, v5.4s, v31.4s
+	WORD $0x6e31dca5 // fmul v5.4s, v5.4s, v17.4s
+	WORD $0x4f9610ad // fmla v13.4s, v5.4s, v22.s[0]
+	WORD $0xfd400c90 // ldr d16, [x4, #24]
+	WORD $0x0f08a610 // sxtl v16.8h, v16.8b
+	WORD $0x4f10a611 // sxtl2 v17.4s, v16.8h
+	WORD $0x0f10a610 // sxtl v16.4s, v16.4h
+	WORD $0x4e21da10 // scvtf v16.4s, v16.4s
+	WORD $0x4e21da31 // scvtf v17.4s, v17.4s
+	WORD $0x3dc00c74 // ldr q20, [x3, #48]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0x6e34de10 // fmul v16.4s, v16.4s, v20.4s
+	WORD $0x6e35de31 // fmul v17.4s, v17.4s, v21.4s
+	WORD $0xfd4000d6 // ldr d22, [x6]
+	WORD $0x4ebfd4c6 // fsub v6.4s, v6.4s, v31.4s
+	WORD $0x6e30dcc6 // fmul v6.4s, v6.4s, v16.4s
+	WORD $0x4f9610ce // fmla v14.4s, v6.4s, v22.s[0]
+	WORD $0x4ebfd4e7 // fsub v7.4s, v7.4s, v31.4s
+	WORD $0x6e31dce7 // fmul v7.4s, v7.4s, v17.4s
+	WORD $0x4f9610ef // fmla v15.4s, v7.4s, v22.s[0]
+	ADD $544, R2
+	ADD $544, R4
+	ADD $32, R5
+	ADD $8, R6
+	SUB $1, R1
+	TST $7, R1
+	BNE loop1
+	ADD $64, R2
+	ADD $64, R4
+	ADD $4416, R3
+	CBNZ R1, loop1
+	WORD $0xad0024e8 // stp q8, q9, [x7]
+	WORD $0xad012cea // stp q10, q11, [x7, #32]
+	WORD $0xad0234ec // stp q12, q13, [x7, #64]
+	WORD $0xad033cee // stp q14, q15, [x7, #96]
+	RET
+rows2:
+	WORD $0x4f00e5fe // movi v30.16b, #0xf
+	MOVD $·iq4(SB), R0
+	WORD $0x3dc0001d // ldr q29, [x0]
+	MOVD $0x4b400000, R0
+	VDUP R0, V31.S4
+	MOVD $0, R0
+half2:
+	MOVD blocks+16(FP), R1
+	MOVD w+8(FP), R2
+	ADD R0<<5, R2, R3
+	ADD R0<<4, R2, R4
+	ADD $64, R4
+	ADD R0<<6, R2, R2
+	ADD $64, R2
+	MOVD q+24(FP), R5
+	MOVD s+32(FP), R6
+	MOVD y+48(FP), R7
+	ADD R0<<6, R7, R7
+	LSL $5, R1, R8
+	ADD R8<<0, R5, R9
+	LSL $3, R1, R8
+	ADD R8<<0, R6, R10
+	MOVD stride+56(FP), R8
+	ADD R8<<0, R7, R11
+	WORD $0x4f000408 // movi v8.4s, #0x0
+	WORD $0x4f000409 // movi v9.4s, #0x0
+	WORD $0x4f00040a // movi v10.4s, #0x0
+	WORD $0x4f00040b // movi v11.4s, #0x0
+	WORD $0x4f00040c // movi v12.4s, #0x0
+	WORD $0x4f00040d // movi v13.4s, #0x0
+	WORD $0x4f00040e // movi v14.4s, #0x0
+	WORD $0x4f00040f // movi v15.4s, #0x0
+loop2:
+	WORD $0x4ebf1fe0 // mov v0.16b, v31.16b
+	WORD $0x4ebf1fe1 // mov v1.16b, v31.16b
+	WORD $0x4ebf1fe2 // mov v2.16b, v31.16b
+	WORD $0x4ebf1fe3 // mov v3.16b, v31.16b
+	WORD $0x4ebf1fe4 // mov v4.16b, v31.16b
+	WORD $0x4ebf1fe5 // mov v5.16b, v31.16b
+	WORD $0x4ebf1fe6 // mov v6.16b, v31.16b
+	WORD $0x4ebf1fe7 // mov v7.16b, v31.16b
+	WORD $0x3dc000b0 // ldr q16, [x5]
+	WORD $0x3dc00131 // ldr q17, [x9]
+	WORD $0xad414c52 // ldp q18, q19, [x2, #32]
+	WORD $0xad425454 // ldp q20, q21, [x2, #64]
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x6f0c06b9 // ushr v25.16b, v21.16b, #4
+	WORD $0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD $0x4e1203b2 // tbl v18.16b, {v29.16b}, v18.16b
+	WORD $0x4e1303b3 // tbl v19.16b, {v29.16b}, v19.16b
+	WORD $0x4e1403b4 // tbl v20.16b, {v29.16b}, v20.16b
+	WORD $0x4e1503b5 // tbl v21.16b, {v29.16b}, v21.16b
+	WORD $0x4f90e240 // sdot v0.4s, v18.16b, v16.4b[0]
+	WORD $0x4f91e244 // sdot v4.4s, v18.16b, v17.4b[0]
+	WORD $0x4f90e261 // sdot v1.4s, v19.16b, v16.4b[0]
+	WORD $0x4f91e265 // sdot v5.4s, v19.16b, v17.4b[0]
+	WORD $0x4f90e282 // sdot v2.4s, v20.16b, v16.4b[0]
+	WORD $0x4f91e286 // sdot v6.4s, v20.16b, v17.4b[0]
+	WORD $0x4f90e2a3 // sdot v3.4s, v21.16b, v16.4b[0]
+	WORD $0x4f91e2a7 // sdot v7.4s, v21.16b, v17.4b[0]
+	WORD $0x4e1603b6 // tbl v22.16b, {v29.16b}, v22.16b
+	WORD $0x4e1703b7 // tbl v23.16b, {v29.16b}, v23.16b
+	WORD $0x4e1803b8 // tbl v24.16b, {v29.16b}, v24.16b
+	WORD $0x4e1903b9 // tbl v25.16b, {v29.16b}, v25.16b
+	WORD $0x4fb0e2c0 // sdot v0.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb1e2c4 // sdot v4.4s, v22.16b, v17.4b[1]
+	WORD $0x4fb0e2e1 // sdot v1.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb1e2e5 // sdot v5.4s, v23.16b, v17.4b[1]
+	WORD $0x4fb0e302 // sdot v2.4s, v24.16b, v16.4b[1]
+	WORD $0x4fb1e306 // sdot v6.4s, v24.16b, v17.4b[1]
+	WORD $0x4fb0e323 // sdot v3.4s, v25.16b, v16.4b[1]
+	WORD $0x4fb1e327 // sdot v7.4s, v25.16b, v17.4b[1]
+	WORD $0xad454c52 // ldp q18, q19, [x2, #160]
+	WORD $0xad465454 // ldp q20, q21, [x2, #192]
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x6f0c06b9 // ushr v25.16b, v21.16b, #4
+	WORD $0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD $0x4e1203b2 // tbl v18.16b, {v29.16b}, v18.16b
+	WORD $0x4e1303b3 // tbl v19.16b, {v29.16b}, v19.16b
+	WORD $0x4e1403b4 // tbl v20.16b, {v29.16b}, v20.16b
+	WORD $0x4e1503b5 // tbl v21.16b, {v29.16b}, v21.16b
+	WORD $0x4f90ea40 // sdot v0.4s, v18.16b, v16.4b[2]
+	WORD $0x4f91ea44 // sdot v4.4s, v18.16b, v17.4b[2]
+	WORD $0x4f90ea61 // sdot v1.4s, v19.16b, v16.4b[2]
+	WORD $0x4f91ea65 // sdot v5.4s, v19.16b, v17.4b[2]
+	WORD $0x4f90ea82 // sdot v2.4s, v20.16b, v16.4b[2]
+	WORD $0x4f91ea86 // sdot v6.4s, v20.16b, v17.4b[2]
+	WORD $0x4f90eaa3 // sdot v3.4s, v21.16b, v16.4b[2]
+	WORD $0x4f91eaa7 // sdot v7.4s, v21.16b, v17.4b[2]
+	WORD $0x4e1603b6 // tbl v22.16b, {v29.16b}, v22.16b
+	WORD $0x4e1703b7 // tbl v23.16b, {v29.16b}, v23.16b
+	WORD $0x4e1803b8 // tbl v24.16b, {v29.16b}, v24.16b
+	WORD $0x4e1903b9 // tbl v25.16b, {v29.16b}, v25.16b
+	WORD $0x4fb0eac0 // sdot v0.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb1eac4 // sdot v4.4s, v22.16b, v17.4b[3]
+	WORD $0x4fb0eae1 // sdot v1.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb1eae5 // sdot v5.4s, v23.16b, v17.4b[3]
+	WORD $0x4fb0eb02 // sdot v2.4s, v24.16b, v16.4b[3]
+	WORD $0x4fb1eb06 // sdot v6.4s, v24.16b, v17.4b[3]
+	WORD $0x4fb0eb23 // sdot v3.4s, v25.16b, v16.4b[3]
+	WORD $0x4fb1eb27 // sdot v7.4s, v25.16b, v17.4b[3]
+	WORD $0x3dc004b0 // ldr q16, [x5, #16]
+	WORD $0x3dc00531 // ldr q17, [x9, #16]
+	WORD $0xad494c52 // ldp q18, q19, [x2, #288]
+	WORD $0xad4a5454 // ldp q20, q21, [x2, #320]
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x6f0c06b9 // ushr v25.16b, v21.16b, #4
+	WORD $0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD $0x4e1203b2 // tbl v18.16b, {v29.16b}, v18.16b
+	WORD $0x4e1303b3 // tbl v19.16b, {v29.16b}, v19.16b
+	WORD $0x4e1403b4 // tbl v20.16b, {v29.16b}, v20.16b
+	WORD $0x4e1503b5 // tbl v21.16b, {v29.16b}, v21.16b
+	WORD $0x4f90e240 // sdot v0.4s, v18.16b, v16.4b[0]
+	WORD $0x4f91e244 // sdot v4.4s, v18.16b, v17.4b[0]
+	WORD $0x4f90e261 // sdot v1.4s, v19.16b, v16.4b[0]
+	WORD $0x4f91e265 // sdot v5.4s, v19.16b, v17.4b[0]
+	WORD $0x4f90e282 // sdot v2.4s, v20.16b, v16.4b[0]
+	WORD $0x4f91e286 // sdot v6.4s, v20.16b, v17.4b[0]
+	WORD $0x4f90e2a3 // sdot v3.4s, v21.16b, v16.4b[0]
+	WORD $0x4f91e2a7 // sdot v7.4s, v21.16b, v17.4b[0]
+	WORD $0x4e1603b6 // tbl v22.16b, {v29.16b}, v22.16b
+	WORD $0x4e1703b7 // tbl v23.16b, {v29.16b}, v23.16b
+	WORD $0x4e1803b8 // tbl v24.16b, {v29.16b}, v24.16b
+	WORD $0x4e1903b9 // tbl v25.16b, {v29.16b}, v25.16b
+	WORD $0x4fb0e2c0 // sdot v0.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb1e2c4 // sdot v4.4s, v22.16b, v17.4b[1]
+	WORD $0x4fb0e2e1 // sdot v1.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb1e2e5 // sdot v5.4s, v23.16b, v17.4b[1]
+	WORD $0x4fb0e302 // sdot v2.4s, v24.16b, v16.4b[1]
+	WORD $0x4fb1e306 // sdot v6.4s, v24.16b, v17.4b[1]
+	WORD $0x4fb0e323 // sdot v3.4s, v25.16b, v16.4b[1]
+	WORD $0x4fb1e327 // sdot v7.4s, v25.16b, v17.4b[1]
+	WORD $0xad4d4c52 // ldp q18, q19, [x2, #416]
+	WORD $0xad4e5454 // ldp q20, q21, [x2, #448]
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x6f0c06b9 // ushr v25.16b, v21.16b, #4
+	WORD $0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD $0x4e1203b2 // tbl v18.16b, {v29.16b}, v18.16b
+	WORD $0x4e1303b3 // tbl v19.16b, {v29.16b}, v19.16b
+	WORD $0x4e1403b4 // tbl v20.16b, {v29.16b}, v20.16b
+	WORD $0x4e1503b5 // tbl v21.16b, {v29.16b}, v21.16b
+	WORD $0x4f90ea40 // sdot v0.4s, v18.16b, v16.4b[2]
+	WORD $0x4f91ea44 // sdot v4.4s, v18.16b, v17.4b[2]
+	WORD $0x4f90ea61 // sdot v1.4s, v19.16b, v16.4b[2]
+	WORD $0x4f91ea65 // sdot v5.4s, v19.16b, v17.4b[2]
+	WORD $0x4f90ea82 // sdot v2.4s, v20.16b, v16.4b[2]
+	WORD $0x4f91ea86 // sdot v6.4s, v20.16b, v17.4b[2]
+	WORD $0x4f90eaa3 // sdot v3.4s, v21.16b, v16.4b[2]
+	WORD $0x4f91eaa7 // sdot v7.4s, v21.16b, v17.4b[2]
+	WORD $0x4e1603b6 // tbl v22.16b, {v29.16b}, v22.16b
+	WORD $0x4e1703b7 // tbl v23.16b, {v29.16b}, v23.16b
+	WORD $0x4e1803b8 // tbl v24.16b, {v29.16b}, v24.16b
+	WORD $0x4e1903b9 // tbl v25.16b, {v29.16b}, v25.16b
+	WORD $0x4fb0eac0 // sdot v0.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb1eac4 // sdot v4.4s, v22.16b, v17.4b[3]
+	WORD $0x4fb0eae1 // sdot v1.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb1eae5 // sdot v5.4s, v23.16b, v17.4b[3]
+	WORD $0x4fb0eb02 // sdot v2.4s, v24.16b, v16.4b[3]
+	WORD $0x4fb1eb06 // sdot v6.4s, v24.16b, v17.4b[3]
+	WORD $0x4fb0eb23 // sdot v3.4s, v25.16b, v16.4b[3]
+	WORD $0x4fb1eb27 // sdot v7.4s, v25.16b, v17.4b[3]
+	WORD $0xfd400090 // ldr d16, [x4]
+	WORD $0x0f08a610 // sxtl v16.8h, v16.8b
+	WORD $0x4f10a611 // sxtl2 v17.4s, v16.8h
+	WORD $0x0f10a610 // sxtl v16.4s, v16.4h
+	WORD $0x4e21da10 // scvtf v16.4s, v16.4s
+	WORD $0x4e21da31 // scvtf v17.4s, v17.4s
+	WORD $0x3dc00074 // ldr q20, [x3]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0x6e34de10 // fmul v16.4s, v16.4s, v20.4s
+	WORD $0x6e35de31 // fmul v17.4s, v17.4s, v21.4s
+	WORD $0xfd4000d6 // ldr d22, [x6]
+	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
+	WORD $0x6e30dc00 // fmul v0.4s, v0.4s, v16.4s
+	WORD $0x4f961008 // fmla v8.4s, v0.4s, v22.s[0]
+	WORD $0x4ebfd421 // fsub v1.4s, v1.4s, v31.4s
+	WORD $0x6e31dc21 // fmul v1.4s, v1.4s, v17.4s
+	WORD $0x4f961029 // fmla v9.4s, v1.4s, v22.s[0]
+	WORD $0xfd400156 // ldr d22, [x10]
+	WORD $0x4ebfd484 // fsub v4.4s, v4.4s, v31.4s
+	WORD $0x6e30dc84 // fmul v4.4s, v4.4s, v16.4s
+	WORD $0x4f96108c // fmla v12.4s, v4.4s, v22.s[0]
+	WORD $0x4ebfd4a5 // fsub v5.4s, v5.4s, v31.4s
+	WORD $0x6e31dca5 // fmul v5.4s, v5.4s, v17.4s
+	WORD $0x4f9610ad // fmla v13.4s, v5.4s, v22.s[0]
+	WORD $0xfd400490 // ldr d16, [x4, #8]
+	WORD $0x0f08a610 // sxtl v16.8h, v16.8b
+	WORD $0x4f10a611 // sxtl2 v17.4s, v16.8h
+	WORD $0x0f10a610 // sxtl v16.4s, v16.4h
+	WORD $0x4e21da10 // scvtf v16.4s, v16.4s
+	WORD $0x4e21da31 // scvtf v17.4s, v17.4s
+	WORD $0x3dc00474 // ldr q20, [x3, #16]
+	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
+	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD $0x6e34de10 // fmul v16.4s, v16.4s, v20.4s
+	WORD $0x6e35de31 // fmul v17.4s, v17.4s, v21.4s
+	WORD $0xfd4000d6 // ldr d22, [x6]
+	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
+	WORD $0x6e30dc42 // fmul v2.4s, v2.4s, v16.4s
+	WORD $0x4f96104a // fmla v10.4s, v2.4s, v22.s[0]
+	WORD $0x4ebfd463 // fsub v3.4s, v3.4s, v31.4s
+	WORD $0x6e31dc63 // fmul v3.4s, v3.4s, v17.4s
+	WORD $0x4f96106b // fmla v11.4s, v3.4s, v22.s[0]
+	WORD $0xfd400156 // ldr d22, [x10]
+	WORD $0x4ebfd4c6 // fsub v6.4s, v6.4s, v31.4s
+	WORD $0x6e30dcc6 // fmul v6.4s, v6.4s, v16.4s
+	WORD $0x4f9610ce // fmla v14.4s, v6.4s, v22.s[0]
+	WORD $0x4ebfd4e7 // fsub v7.4s, v7.4s, v31.4s
+	WORD $0x6e31dce7 // fmul v7.4s, v7.4s, v17.4s
+	WORD $0x4f9610ef // fmla v15.4s, v7.4s, v22.s[0]
+	ADD $544, R2
+	ADD $544, R4
+	ADD $32, R5
+	ADD $8, R6
+	ADD $32, R9
+	ADD $8, R10
+	SUB $1, R1
+	TST $7, R1
+	BNE loop2
+	ADD $64, R2
+	ADD $64, R4
+	ADD $4416, R3
+	CBNZ R1, loop2
+	WORD $0xad0024e8 // stp q8, q9, [x7]
+	WORD $0xad012cea // stp q10, q11, [x7, #32]
+	WORD $0xad00356c // stp q12, q13, [x11]
+	WORD $0xad013d6e // stp q14, q15, [x11, #32]
+	ADD $1, R0
+	CMP $2, R0
+	BNE half2
+	RET
+rows5:
+	WORD $0x4f00e5fe // movi v30.16b, #0xf
+	MOVD $·iq4(SB), R0
+	WORD $0x3dc0001d // ldr q29, [x0]
+	MOVD $0x4b400000, R0
+	VDUP R0, V31.S4
+	MOVD $0, R0
+half5:
+	MOVD blocks+16(FP), R1
+	MOVD w+8(FP), R2
+	ADD R0<<5, R2, R3
+	ADD R0<<4, R2, R4
+	ADD $64, R4
+	ADD R0<<6, R2, R2
+	ADD $64, R2
+	MOVD q+24(FP), R5
+	MOVD s+32(FP), R6
+	MOVD y+48(FP), R7
+	ADD R0<<6, R7, R7
+	LSL $5, R1, R8
+	ADD R8<<0, R5, R9
+	ADD R8<<0, R9, R10
+	ADD R8<<0, R10, R11
+	ADD R8<<0, R11, R12
+	LSL $3, R1, R8
+	ADD R8<<0, R6, R13
+	ADD R8<<0, R13, R14
+	ADD R8<<0, R14, R15
+	ADD R8<<0, R15, R16
+	MOVD stride+56(FP), R8
+	ADD R8<<0, R7, R17
+	ADD R8<<0, R17, R19
+	ADD R8<<0, R19, R20
+	ADD R8<<0, R20, R21
+	WORD $0x4f000419 // movi v25.4s, #0x0
+	WORD $0x4f00041a // movi v26.4s, #0x0
+	WORD $0xad0068f9 // stp q25, q26, [x7]
+	WORD $0xad0168f9 // stp q25, q26, [x7, #32]
+	WORD $0xad006a39 // stp q25, q26, [x17]
+	WORD $0xad016a39 // stp q25, q26, [x17, #32]
+	WORD $0xad006a79 // stp q25, q26, [x19]
+	WORD $0xad016a79 // stp q25, q26, [x19, #32]
+	WORD $0xad006a99 // stp q25, q26, [x20]
+	WORD $0xad016a99 // stp q25, q26, [x20, #32]
+	WORD $0xad006ab9 // stp q25, q26, [x21]
+	WORD $0xad016ab9 // stp q25, q26, [x21, #32]
+loop5:
+	WORD $0x4ebf1fe0 // mov v0.16b, v31.16b
+	WORD $0x4ebf1fe1 // mov v1.16b, v31.16b
+	WORD $0x4ebf1fe2 // mov v2.16b, v31.16b
+	WORD $0x4ebf1fe3 // mov v3.16b, v31.16b
+	WORD $0x4ebf1fe4 // mov v4.16b, v31.16b
+	WORD $0x4ebf1fe5 // mov v5.16b, v31.16b
+	WORD $0x4ebf1fe6 // mov v6.16b, v31.16b
+	WORD $0x4ebf1fe7 // mov v7.16b, v31.16b
+	WORD $0x4ebf1fe8 // mov v8.16b, v31.16b
+	WORD $0x4ebf1fe9 // mov v9.16b, v31.16b
+	WORD $0x4ebf1fea // mov v10.16b, v31.16b
+	WORD $0x4ebf1feb // mov v11.16b, v31.16b
+	WORD $0x4ebf1fec // mov v12.16b, v31.16b
+	WORD $0x4ebf1fed // mov v13.16b, v31.16b
+	WORD $0x4ebf1fee // mov v14.16b, v31.16b
+	WORD $0x4ebf1fef // mov v15.16b, v31.16b
+	WORD $0x4ebf1ff0 // mov v16.16b, v31.16b
+	WORD $0x4ebf1ff1 // mov v17.16b, v31.16b
+	WORD $0x4ebf1ff2 // mov v18.16b, v31.16b
+	WORD $0x4ebf1ff3 // mov v19.16b, v31.16b
+	WORD $0x3dc000b4 // ldr q20, [x5]
+	WORD $0x3dc00135 // ldr q21, [x9]
+	WORD $0x3dc00156 // ldr q22, [x10]
+	WORD $0x3dc00177 // ldr q23, [x11]
+	WORD $0x3dc00198 // ldr q24, [x12]
+	WORD $0xad416859 // ldp q25, q26, [x2, #32]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x4e1903b9 // tbl v25.16b, {v29.16b}, v25.16b
+	WORD $0x4e1a03ba // tbl v26.16b, {v29.16b}, v26.16b
+	WORD $0x4f94e320 // sdot v0.4s, v25.16b, v20.4b[0]
+	WORD $0x4f95e324 // sdot v4.4s, v25.16b, v21.4b[0]
+	WORD $0x4f96e328 // sdot v8.4s, v25.16b, v22.4b[0]
+	WORD $0x4f97e32c // sdot v12.4s, v25.16b, v23.4b[0]
+	WORD $0x4f98e330 // sdot v16.4s, v25.16b, v24.4b[0]
+	WORD $0x4f94e341 // sdot v1.4s, v26.16b, v20.4b[0]
+	WORD $0x4f95e345 // sdot v5.4s, v26.16b, v21.4b[0]
+	WORD $0x4f96e349 // sdot v9.4s, v26.16b, v22.4b[0]
+	WORD $0x4f97e34d // sdot v13.4s, v26.16b, v23.4b[0]
+	WORD $0x4f98e351 // sdot v17.4s, v26.16b, v24.4b[0]
+	WORD $0x4e1b03bb // tbl v27.16b, {v29.16b}, v27.16b
+	WORD $0x4e1c03bc // tbl v28.16b, {v29.16b}, v28.16b
+	WORD $0x4fb4e360 // sdot v0.4s, v27.16b, v20.4b[1]
+	WORD $0x4fb5e364 // sdot v4.4s, v27.16b, v21.4b[1]
+	WORD $0x4fb6e368 // sdot v8.4s, v27.16b, v22.4b[1]
+	WORD $0x4fb7e36c // sdot v12.4s, v27.16b, v23.4b[1]
+	WORD $0x4fb8e370 // sdot v16.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb4e381 // sdot v1.4s, v28.16b, v20.4b[1]
+	WORD $0x4fb5e385 // sdot v5.4s, v28.16b, v21.4b[1]
+	WORD $0x4fb6e389 // sdot v9.4s, v28.16b, v22.4b[1]
+	WORD $0x4fb7e38d // sdot v13.4s, v28.16b, v23.4b[1]
+	WORD $0x4fb8e391 // sdot v17.4s, v28.16b, v24.4b[1]
+	WORD $0xad426859 // ldp q25, q26, [x2, #64]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x4e1903b9 // tbl v25.16b, {v29.16b}, v25.16b
+	WORD $0x4e1a03ba // tbl v26.16b, {v29.16b}, v26.16b
+	WORD $0x4f94e322 // sdot v2.4s, v25.16b, v20.4b[0]
+	WORD $0x4f95e326 // sdot v6.4s, v25.16b, v21.4b[0]
+	WORD $0x4f96e32a // sdot v10.4s, v25.16b, v22.4b[0]
+	WORD $0x4f97e32e // sdot v14.4s, v25.16b, v23.4b[0]
+	WORD $0x4f98e332 // sdot v18.4s, v25.16b, v24.4b[0]
+	WORD $0x4f94e343 // sdot v3.4s, v26.16b, v20.4b[0]
+	WORD $0x4f95e347 // sdot v7.4s, v26.16b, v21.4b[0]
+	WORD $0x4f96e34b // sdot v11.4s, v26.16b, v22.4b[0]
+	WORD $0x4f97e34f // sdot v15.4s, v26.16b, v23.4b[0]
+	WORD $0x4f98e353 // sdot v19.4s, v26.16b, v24.4b[0]
+	WORD $0x4e1b03bb // tbl v27.16b, {v29.16b}, v27.16b
+	WORD $0x4e1c03bc // tbl v28.16b, {v29.16b}, v28.16b
+	WORD $0x4fb4e362 // sdot v2.4s, v27.16b, v20.4b[1]
+	WORD $0x4fb5e366 // sdot v6.4s, v27.16b, v21.4b[1]
+	WORD $0x4fb6e36a // sdot v10.4s, v27.16b, v22.4b[1]
+	WORD $0x4fb7e36e // sdot v14.4s, v27.16b, v23.4b[1]
+	WORD $0x4fb8e372 // sdot v18.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb4e383 // sdot v3.4s, v28.16b, v20.4b[1]
+	WORD $0x4fb5e387 // sdot v7.4s, v28.16b, v21.4b[1]
+	WORD $0x4fb6e38b // sdot v11.4s, v28.16b, v22.4b[1]
+	WORD $0x4fb7e38f // sdot v15.4s, v28.16b, v23.4b[1]
+	WORD $0x4fb8e393 // sdot v19.4s, v28.16b, v24.4b[1]
+	WORD $0xad456859 // ldp q25, q26, [x2, #160]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x4e1903b9 // tbl v25.16b, {v29.16b}, v25.16b
+	WORD $0x4e1a03ba // tbl v26.16b, {v29.16b}, v26.16b
+	WORD $0x4f94eb20 // sdot v0.4s, v25.16b, v20.4b[2]
+	WORD $0x4f95eb24 // sdot v4.4s, v25.16b, v21.4b[2]
+	WORD $0x4f96eb28 // sdot v8.4s, v25.16b, v22.4b[2]
+	WORD $0x4f97eb2c // sdot v12.4s, v25.16b, v23.4b[2]
+	WORD $0x4f98eb30 // sdot v16.4s, v25.16b, v24.4b[2]
+	WORD $0x4f94eb41 // sdot v1.4s, v26.16b, v20.4b[2]
+	WORD $0x4f95eb45 // sdot v5.4s, v26.16b, v21.4b[2]
+	WORD $0x4f96eb49 // sdot v9.4s, v26.16b, v22.4b[2]
+	WORD $0x4f97eb4d // sdot v13.4s, v26.16b, v23.4b[2]
+	WORD $0x4f98eb51 // sdot v17.4s, v26.16b, v24.4b[2]
+	WORD $0x4e1b03bb // tbl v27.16b, {v29.16b}, v27.16b
+	WORD $0x4e1c03bc // tbl v28.16b, {v29.16b}, v28.16b
+	WORD $0x4fb4eb60 // sdot v0.4s, v27.16b, v20.4b[3]
+	WORD $0x4fb5eb64 // sdot v4.4s, v27.16b, v21.4b[3]
+	WORD $0x4fb6eb68 // sdot v8.4s, v27.16b, v22.4b[3]
+	WORD $0x4fb7eb6c // sdot v12.4s, v27.16b, v23.4b[3]
+	WORD $0x4fb8eb70 // sdot v16.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb4eb81 // sdot v1.4s, v28.16b, v20.4b[3]
+	WORD $0x4fb5eb85 // sdot v5.4s, v28.16b, v21.4b[3]
+	WORD $0x4fb6eb89 // sdot v9.4s, v28.16b, v22.4b[3]
+	WORD $0x4fb7eb8d // sdot v13.4s, v28.16b, v23.4b[3]
+	WORD $0x4fb8eb91 // sdot v17.4s, v28.16b, v24.4b[3]
+	WORD $0xad466859 // ldp q25, q26, [x2, #192]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x4e1903b9 // tbl v25.16b, {v29.16b}, v25.16b
+	WORD $0x4e1a03ba // tbl v26.16b, {v29.16b}, v26.16b
+	WORD $0x4f94eb22 // sdot v2.4s, v25.16b, v20.4b[2]
+	WORD $0x4f95eb26 // sdot v6.4s, v25.16b, v21.4b[2]
+	WORD $0x4f96eb2a // sdot v10.4s, v25.16b, v22.4b[2]
+	WORD $0x4f97eb2e // sdot v14.4s, v25.16b, v23.4b[2]
+	WORD $0x4f98eb32 // sdot v18.4s, v25.16b, v24.4b[2]
+	WORD $0x4f94eb43 // sdot v3.4s, v26.16b, v20.4b[2]
+	WORD $0x4f95eb47 // sdot v7.4s, v26.16b, v21.4b[2]
+	WORD $0x4f96eb4b // sdot v11.4s, v26.16b, v22.4b[2]
+	WORD $0x4f97eb4f // sdot v15.4s, v26.16b, v23.4b[2]
+	WORD $0x4f98eb53 // sdot v19.4s, v26.16b, v24.4b[2]
+	WORD $0x4e1b03bb // tbl v27.16b, {v29.16b}, v27.16b
+	WORD $0x4e1c03bc // tbl v28.16b, {v29.16b}, v28.16b
+	WORD $0x4fb4eb62 // sdot v2.4s, v27.16b, v20.4b[3]
+	WORD $0x4fb5eb66 // sdot v6.4s, v27.16b, v21.4b[3]
+	WORD $0x4fb6eb6a // sdot v10.4s, v27.16b, v22.4b[3]
+	WORD $0x4fb7eb6e // sdot v14.4s, v27.16b, v23.4b[3]
+	WORD $0x4fb8eb72 // sdot v18.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb4eb83 // sdot v3.4s, v28.16b, v20.4b[3]
+	WORD $0x4fb5eb87 // sdot v7.4s, v28.16b, v21.4b[3]
+	WORD $0x4fb6eb8b // sdot v11.4s, v28.16b, v22.4b[3]
+	WORD $0x4fb7eb8f // sdot v15.4s, v28.16b, v23.4b[3]
+	WORD $0x4fb8eb93 // sdot v19.4s, v28.16b, v24.4b[3]
+	WORD $0x3dc004b4 // ldr q20, [x5, #16]
+	WORD $0x3dc00535 // ldr q21, [x9, #16]
+	WORD $0x3dc00556 // ldr q22, [x10, #16]
+	WORD $0x3dc00577 // ldr q23, [x11, #16]
+	WORD $0x3dc00598 // ldr q24, [x12, #16]
+	WORD $0xad496859 // ldp q25, q26, [x2, #288]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x4e1903b9 // tbl v25.16b, {v29.16b}, v25.16b
+	WORD $0x4e1a03ba // tbl v26.16b, {v29.16b}, v26.16b
+	WORD $0x4f94e320 // sdot v0.4s, v25.16b, v20.4b[0]
+	WORD $0x4f95e324 // sdot v4.4s, v25.16b, v21.4b[0]
+	WORD $0x4f96e328 // sdot v8.4s, v25.16b, v22.4b[0]
+	WORD $0x4f97e32c // sdot v12.4s, v25.16b, v23.4b[0]
+	WORD $0x4f98e330 // sdot v16.4s, v25.16b, v24.4b[0]
+	WORD $0x4f94e341 // sdot v1.4s, v26.16b, v20.4b[0]
+	WORD $0x4f95e345 // sdot v5.4s, v26.16b, v21.4b[0]
+	WORD $0x4f96e349 // sdot v9.4s, v26.16b, v22.4b[0]
+	WORD $0x4f97e34d // sdot v13.4s, v26.16b, v23.4b[0]
+	WORD $0x4f98e351 // sdot v17.4s, v26.16b, v24.4b[0]
+	WORD $0x4e1b03bb // tbl v27.16b, {v29.16b}, v27.16b
+	WORD $0x4e1c03bc // tbl v28.16b, {v29.16b}, v28.16b
+	WORD $0x4fb4e360 // sdot v0.4s, v27.16b, v20.4b[1]
+	WORD $0x4fb5e364 // sdot v4.4s, v27.16b, v21.4b[1]
+	WORD $0x4fb6e368 // sdot v8.4s, v27.16b, v22.4b[1]
+	WORD $0x4fb7e36c // sdot v12.4s, v27.16b, v23.4b[1]
+	WORD $0x4fb8e370 // sdot v16.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb4e381 // sdot v1.4s, v28.16b, v20.4b[1]
+	WORD $0x4fb5e385 // sdot v5.4s, v28.16b, v21.4b[1]
+	WORD $0x4fb6e389 // sdot v9.4s, v28.16b, v22.4b[1]
+	WORD $0x4fb7e38d // sdot v13.4s, v28.16b, v23.4b[1]
+	WORD $0x4fb8e391 // sdot v17.4s, v28.16b, v24.4b[1]
+	WORD $0xad4a6859 // ldp q25, q26, [x2, #320]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x4e1903b9 // tbl v25.16b, {v29.16b}, v25.16b
+	WORD $0x4e1a03ba // tbl v26.16b, {v29.16b}, v26.16b
+	WORD $0x4f94e322 // sdot v2.4s, v25.16b, v20.4b[0]
+	WORD $0x4f95e326 // sdot v6.4s, v25.16b, v21.4b[0]
+	WORD $0x4f96e32a // sdot v10.4s, v25.16b, v22.4b[0]
+	WORD $0x4f97e32e // sdot v14.4s, v25.16b, v23.4b[0]
+	WORD $0x4f98e332 // sdot v18.4s, v25.16b, v24.4b[0]
+	WORD $0x4f94e343 // sdot v3.4s, v26.16b, v20.4b[0]
+	WORD $0x4f95e347 // sdot v7.4s, v26.16b, v21.4b[0]
+	WORD $0x4f96e34b // sdot v11.4s, v26.16b, v22.4b[0]
+	WORD $0x4f97e34f // sdot v15.4s, v26.16b, v23.4b[0]
+	WORD $0x4f98e353 // sdot v19.4s, v26.16b, v24.4b[0]
+	WORD $0x4e1b03bb // tbl v27.16b, {v29.16b}, v27.16b
+	WORD $0x4e1c03bc // tbl v28.16b, {v29.16b}, v28.16b
+	WORD $0x4fb4e362 // sdot v2.4s, v27.16b, v20.4b[1]
+	WORD $0x4fb5e366 // sdot v6.4s, v27.16b, v21.4b[1]
+	WORD $0x4fb6e36a // sdot v10.4s, v27.16b, v22.4b[1]
+	WORD $0x4fb7e36e // sdot v14.4s, v27.16b, v23.4b[1]
+	WORD $0x4fb8e372 // sdot v18.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb4e383 // sdot v3.4s, v28.16b, v20.4b[1]
+	WORD $0x4fb5e387 // sdot v7.4s, v28.16b, v21.4b[1]
+	WORD $0x4fb6e38b // sdot v11.4s, v28.16b, v22.4b[1]
+	WORD $0x4fb7e38f // sdot v15.4s, v28.16b, v23.4b[1]
+	WORD $0x4fb8e393 // sdot v19.4s, v28.16b, v24.4b[1]
+	WORD $0xad4d6859 // ldp q25, q26, [x2, #416]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x4e1903b9 // tbl v25.16b, {v29.16b}, v25.16b
+	WORD $0x4e1a03ba // tbl v26.16b, {v29.16b}, v26.16b
+	WORD $0x4f94eb20 // sdot v0.4s, v25.16b, v20.4b[2]
+	WORD $0x4f95eb24 // sdot v4.4s, v25.16b, v21.4b[2]
+	WORD $0x4f96eb28 // sdot v8.4s, v25.16b, v22.4b[2]
+	WORD $0x4f97eb2c // sdot v12.4s, v25.16b, v23.4b[2]
+	WORD $0x4f98eb30 // sdot v16.4s, v25.16b, v24.4b[2]
+	WORD $0x4f94eb41 // sdot v1.4s, v26.16b, v20.4b[2]
+	WORD $0x4f95eb45 // sdot v5.4s, v26.16b, v21.4b[2]
+	WORD $0x4f96eb49 // sdot v9.4s, v26.16b, v22.4b[2]
+	WORD $0x4f97eb4d // sdot v13.4s, v26.16b, v23.4b[2]
+	WORD $0x4f98eb51 // sdot v17.4s, v26.16b, v24.4b[2]
+	WORD $0x4e1b03bb // tbl v27.16b, {v29.16b}, v27.16b
+	WORD $0x4e1c03bc // tbl v28.16b, {v29.16b}, v28.16b
+	WORD $0x4fb4eb60 // sdot v0.4s, v27.16b, v20.4b[3]
+	WORD $0x4fb5eb64 // sdot v4.4s, v27.16b, v21.4b[3]
+	WORD $0x4fb6eb68 // sdot v8.4s, v27.16b, v22.4b[3]
+	WORD $0x4fb7eb6c // sdot v12.4s, v27.16b, v23.4b[3]
+	WORD $0x4fb8eb70 // sdot v16.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb4eb81 // sdot v1.4s, v28.16b, v20.4b[3]
+	WORD $0x4fb5eb85 // sdot v5.4s, v28.16b, v21.4b[3]
+	WORD $0x4fb6eb89 // sdot v9.4s, v28.16b, v22.4b[3]
+	WORD $0x4fb7eb8d // sdot v13.4s, v28.16b, v23.4b[3]
+	WORD $0x4fb8eb91 // sdot v17.4s, v28.16b, v24.4b[3]
+	WORD $0xad4e6859 // ldp q25, q26, [x2, #448]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x4e1903b9 // tbl v25.16b, {v29.16b}, v25.16b
+	WORD $0x4e1a03ba // tbl v26.16b, {v29.16b}, v26.16b
+	WORD $0x4f94eb22 // sdot v2.4s, v25.16b, v20.4b[2]
+	WORD $0x4f95eb26 // sdot v6.4s, v25.16b, v21.4b[2]
+	WORD $0x4f96eb2a // sdot v10.4s, v25.16b, v22.4b[2]
+	WORD $0x4f97eb2e // sdot v14.4s, v25.16b, v23.4b[2]
+	WORD $0x4f98eb32 // sdot v18.4s, v25.16b, v24.4b[2]
+	WORD $0x4f94eb43 // sdot v3.4s, v26.16b, v20.4b[2]
+	WORD $0x4f95eb47 // sdot v7.4s, v26.16b, v21.4b[2]
+	WORD $0x4f96eb4b // sdot v11.4s, v26.16b, v22.4b[2]
+	WORD $0x4f97eb4f // sdot v15.4s, v26.16b, v23.4b[2]
+	WORD $0x4f98eb53 // sdot v19.4s, v26.16b, v24.4b[2]
+	WORD $0x4e1b03bb // tbl v27.16b, {v29.16b}, v27.16b
+	WORD $0x4e1c03bc // tbl v28.16b, {v29.16b}, v28.16b
+	WORD $0x4fb4eb62 // sdot v2.4s, v27.16b, v20.4b[3]
+	WORD $0x4fb5eb66 // sdot v6.4s, v27.16b, v21.4b[3]
+	WORD $0x4fb6eb6a // sdot v10.4s, v27.16b, v22.4b[3]
+	WORD $0x4fb7eb6e // sdot v14.4s, v27.16b, v23.4b[3]
+	WORD $0x4fb8eb72 // sdot v18.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb4eb83 // sdot v3.4s, v28.16b, v20.4b[3]
+	WORD $0x4fb5eb87 // sdot v7.4s, v28.16b, v21.4b[3]
+	WORD $0x4fb6eb8b // sdot v11.4s, v28.16b, v22.4b[3]
+	WORD $0x4fb7eb8f // sdot v15.4s, v28.16b, v23.4b[3]
+	WORD $0x4fb8eb93 // sdot v19.4s, v28.16b, v24.4b[3]
+	WORD $0xfd400094 // ldr d20, [x4]
+	WORD $0x0f08a694 // sxtl v20.8h, v20.8b
+	WORD $0x4f10a695 // sxtl2 v21.4s, v20.8h
+	WORD $0x0f10a694 // sxtl v20.4s, v20.4h
+	WORD $0x4e21da94 // scvtf v20.4s, v20.4s
+	WORD $0x4e21dab5 // scvtf v21.4s, v21.4s
+	WORD $0x3dc00078 // ldr q24, [x3]
+	WORD $0x4e217b19 // fcvtl2 v25.4s, v24.8h
+	WORD $0x0e217b18 // fcvtl v24.4s, v24.4h
+	WORD $0x6e38de94 // fmul v20.4s, v20.4s, v24.4s
+	WORD $0x6e39deb5 // fmul v21.4s, v21.4s, v25.4s
+	WORD $0xfd4000da // ldr d26, [x6]
+	WORD $0xad4064f8 // ldp q24, q25, [x7]
+	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
+	WORD $0x6e34dc00 // fmul v0.4s, v0.4s, v20.4s
+	WORD $0x4f9a1018 // fmla v24.4s, v0.4s, v26.s[0]
+	WORD $0x4ebfd421 // fsub v1.4s, v1.4s, v31.4s
+	WORD $0x6e35dc21 // fmul v1.4s, v1.4s, v21.4s
+	WORD $0x4f9a1039 // fmla v25.4s, v1.4s, v26.s[0]
+	WORD $0xad0064f8 // stp q24, q25, [x7]
+	WORD $0xfd4001ba // ldr d26, [x13]
+	WORD $0xad406638 // ldp q24, q25, [x17]
+	WORD $0x4ebfd484 // fsub v4.4s, v4.4s, v31.4s
+	WORD $0x6e34dc84 // fmul v4.4s, v4.4s, v20.4s
+	WORD $0x4f9a1098 // fmla v24.4s, v4.4s, v26.s[0]
+	WORD $0x4ebfd4a5 // fsub v5.4s, v5.4s, v31.4s
+	WORD $0x6e35dca5 // fmul v5.4s, v5.4s, v21.4s
+	WORD $0x4f9a10b9 // fmla v25.4s, v5.4s, v26.s[0]
+	WORD $0xad006638 // stp q24, q25, [x17]
+	WORD $0xfd4001da // ldr d26, [x14]
+	WORD $0xad406678 // ldp q24, q25, [x19]
+	WORD $0x4ebfd508 // fsub v8.4s, v8.4s, v31.4s
+	WORD $0x6e34dd08 // fmul v8.4s, v8.4s, v20.4s
+	WORD $0x4f9a1118 // fmla v24.4s, v8.4s, v26.s[0]
+	WORD $0x4ebfd529 // fsub v9.4s, v9.4s, v31.4s
+	WORD $0x6e35dd29 // fmul v9.4s, v9.4s, v21.4s
+	WORD $0x4f9a1139 // fmla v25.4s, v9.4s, v26.s[0]
+	WORD $0xad006678 // stp q24, q25, [x19]
+	WORD $0xfd4001fa // ldr d26, [x15]
+	WORD $0xad406698 // ldp q24, q25, [x20]
+	WORD $0x4ebfd58c // fsub v12.4s, v12.4s, v31.4s
+	WORD $0x6e34dd8c // fmul v12.4s, v12.4s, v20.4s
+	WORD $0x4f9a1198 // fmla v24.4s, v12.4s, v26.s[0]
+	WORD $0x4ebfd5ad // fsub v13.4s, v13.4s, v31.4s
+	WORD $0x6e35ddad // fmul v13.4s, v13.4s, v21.4s
+	WORD $0x4f9a11b9 // fmla v25.4s, v13.4s, v26.s[0]
+	WORD $0xad006698 // stp q24, q25, [x20]
+	WORD $0xfd40021a // ldr d26, [x16]
+	WORD $0xad4066b8 // ldp q24, q25, [x21]
+	WORD $0x4ebfd610 // fsub v16.4s, v16.4s, v31.4s
+	WORD $0x6e34de10 // fmul v16.4s, v16.4s, v20.4s
+	WORD $0x4f9a1218 // fmla v24.4s, v16.4s, v26.s[0]
+	WORD $0x4ebfd631 // fsub v17.4s, v17.4s, v31.4s
+	WORD $0x6e35de31 // fmul v17.4s, v17.4s, v21.4s
+	WORD $0x4f9a1239 // fmla v25.4s, v17.4s, v26.s[0]
+	WORD $0xad0066b8 // stp q24, q25, [x21]
+	WORD $0xfd400494 // ldr d20, [x4, #8]
+	WORD $0x0f08a694 // sxtl v20.8h, v20.8b
+	WORD $0x4f10a695 // sxtl2 v21.4s, v20.8h
+	WORD $0x0f10a694 // sxtl v20.4s, v20.4h
+	WORD $0x4e21da94 // scvtf v20.4s, v20.4s
+	WORD $0x4e21dab5 // scvtf v21.4s, v21.4s
+	WORD $0x3dc00478 // ldr q24, [x3, #16]
+	WORD $0x4e217b19 // fcvtl2 v25.4s, v24.8h
+	WORD $0x0e217b18 // fcvtl v24.4s, v24.4h
+	WORD $0x6e38de94 // fmul v20.4s, v20.4s, v24.4s
+	WORD $0x6e39deb5 // fmul v21.4s, v21.4s, v25.4s
+	WORD $0xfd4000da // ldr d26, [x6]
+	WORD $0xad4164f8 // ldp q24, q25, [x7, #32]
+	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
+	WORD $0x6e34dc42 // fmul v2.4s, v2.4s, v20.4s
+	WORD $0x4f9a1058 // fmla v24.4s, v2.4s, v26.s[0]
+	WORD $0x4ebfd463 // fsub v3.4s, v3.4s, v31.4s
+	WORD $0x6e35dc63 // fmul v3.4s, v3.4s, v21.4s
+	WORD $0x4f9a1079 // fmla v25.4s, v3.4s, v26.s[0]
+	WORD $0xad0164f8 // stp q24, q25, [x7, #32]
+	WORD $0xfd4001ba // ldr d26, [x13]
+	WORD $0xad416638 // ldp q24, q25, [x17, #32]
+	WORD $0x4ebfd4c6 // fsub v6.4s, v6.4s, v31.4s
+	WORD $0x6e34dcc6 // fmul v6.4s, v6.4s, v20.4s
+	WORD $0x4f9a10d8 // fmla v24.4s, v6.4s, v26.s[0]
+	WORD $0x4ebfd4e7 // fsub v7.4s, v7.4s, v31.4s
+	WORD $0x6e35dce7 // fmul v7.4s, v7.4s, v21.4s
+	WORD $0x4f9a10f9 // fmla v25.4s, v7.4s, v26.s[0]
+	WORD $0xad016638 // stp q24, q25, [x17, #32]
+	WORD $0xfd4001da // ldr d26, [x14]
+	WORD $0xad416678 // ldp q24, q25, [x19, #32]
+	WORD $0x4ebfd54a // fsub v10.4s, v10.4s, v31.4s
+	WORD $0x6e34dd4a // fmul v10.4s, v10.4s, v20.4s
+	WORD $0x4f9a1158 // fmla v24.4s, v10.4s, v26.s[0]
+	WORD $0x4ebfd56b // fsub v11.4s, v11.4s, v31.4s
+	WORD $0x6e35dd6b // fmul v11.4s, v11.4s, v21.4s
+	WORD $0x4f9a1179 // fmla v25.4s, v11.4s, v26.s[0]
+	WORD $0xad016678 // stp q24, q25, [x19, #32]
+	WORD $0xfd4001fa // ldr d26, [x15]
+	WORD $0xad416698 // ldp q24, q25, [x20, #32]
+	WORD $0x4ebfd5ce // fsub v14.4s, v14.4s, v31.4s
+	WORD $0x6e34ddce // fmul v14.4s, v14.4s, v20.4s
+	WORD $0x4f9a11d8 // fmla v24.4s, v14.4s, v26.s[0]
+	WORD $0x4ebfd5ef // fsub v15.4s, v15.4s, v31.4s
+	WORD $0x6e35ddef // fmul v15.4s, v15.4s, v21.4s
+	WORD $0x4f9a11f9 // fmla v25.4s, v15.4s, v26.s[0]
+	WORD $0xad016698 // stp q24, q25, [x20, #32]
+	WORD $0xfd40021a // ldr d26, [x16]
+	WORD $0xad4166b8 // ldp q24, q25, [x21, #32]
+	WORD $0x4ebfd652 // fsub v18.4s, v18.4s, v31.4s
+	WORD $0x6e34de52 // fmul v18.4s, v18.4s, v20.4s
+	WORD $0x4f9a1258 // fmla v24.4s, v18.4s, v26.s[0]
+	WORD $0x4ebfd673 // fsub v19.4s, v19.4s, v31.4s
+	WORD $0x6e35de73 // fmul v19.4s, v19.4s, v21.4s
+	WORD $0x4f9a1279 // fmla v25.4s, v19.4s, v26.s[0]
+	WORD $0xad0166b8 // stp q24, q25, [x21, #32]
+	ADD $544, R2
+	ADD $544, R4
+	ADD $32, R5
+	ADD $8, R6
+	ADD $32, R9
+	ADD $8, R13
+	ADD $32, R10
+	ADD $8, R14
+	ADD $32, R11
+	ADD $8, R15
+	ADD $32, R12
+	ADD $8, R16
+	SUB $1, R1
+	TST $7, R1
+	BNE loop5
+	ADD $64, R2
+	ADD $64, R4
+	ADD $4416, R3
+	CBNZ R1, loop5
+	ADD $1, R0
+	CMP $2, R0
+	BNE half5
+	RET
+
+// func pmxNEON(rows int, w *byte, blocks int, q *int8, s *float32, n *int32, y *float32, stride int)
+TEXT ·pmxNEON(SB), NOSPLIT, $0-64
+	MOVD rows+0(FP), R0
+	CMP $5, R0
+	BEQ rows5
+	CMP $2, R0
+	BEQ rows2
+	WORD $0x4f00e5fe // movi v30.16b, #0xf
+	MOVD $·mxfp4(SB), R0
+	WORD $0x3dc0001d // ldr q29, [x0]
+	MOVD $0x4b400000, R0
+	VDUP R0, V31.S4
+	MOVD $0, R0
+	MOVD blocks+16(FP), R1
+	MOVD w+8(FP), R2
+	ADD R0<<5, R2, R3
+	ADD R0<<6, R2, R2
+	MOVD q+24(FP), R4
+	MOVD s+32(FP), R5
+	MOVD y+48(FP), R6
+	ADD R0<<6, R6, R6
+	WORD $0x4f000408 // movi v8.4s, #0x0
+	WORD $0x4f000409 // movi v9.4s, #0x0
+	WORD $0x4f00040a // movi v10.4s, #0x0
+	WORD $0x4f00040b // movi v11.4s, #0x0
+	WORD $0x4f00040c // movi v12.4s, #0x0
+	WORD $0x4f00040d // movi v13.4s, #0x0
+	WORD $0x4f00040e // movi v14.4s, #0x0
+	WORD $0x4f00040f // movi v15.4s, #0x0
+loop1:
+	WORD $0x4ebf1fe0 // mov v0.16b, v31.16b
+	WORD $0x4ebf1fe1 // mov v1.16b, v31.16b
+	WORD $0x4ebf1fe2 // mov v2.16b, v31.16b
+	WORD $0x4ebf1fe3 // mov v3.16b, v31.16b
+	WORD $0x4ebf1fe4 // mov v4.16b, v31.16b
+	WORD $0x4ebf1fe5 // mov v5.16b, v31.16b
+	WORD $0x4ebf1fe6 // mov v6.16b, v31.16b
+	WORD $0x4ebf1fe7 // mov v7.16b, v31.16b
+	WORD $0x3dc00090 // ldr q16, [x4]
+	WORD $0xad424851 // ldp q17, q18, [x2, #64]
+	WORD $0xad435053 // ldp q19, q20, [x2, #96]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x4e1103b1 // tbl v17.16b, {v29.16b}, v17.16b
+	WORD $0x4e1203b2 // tbl v18.16b, {v29.16b}, v18.16b
+	WORD $0x4e1303b3 // tbl v19.16b, {v29.16b}, v19.16b
+	WORD $0x4e1403b4 // tbl v20.16b, {v29.16b}, v20.16b
+	WORD $0x4f90e220 // sdot v0.4s, v17.16b, v16.4b[0]
+	WORD $0x4f90e241 // sdot v1.4s, v18.16b, v16.4b[0]
+	WORD $0x4f90e262 // sdot v2.4s, v19.16b, v16.4b[0]
+	WORD $0x4f90e283 // sdot v3.4s, v20.16b, v16.4b[0]
+	WORD $0x4e1503b5 // tbl v21.16b, {v29.16b}, v21.16b
+	WORD $0x4e1603b6 // tbl v22.16b, {v29.16b}, v22.16b
+	WORD $0x4e1703b7 // tbl v23.16b, {v29.16b}, v23.16b
+	WORD $0x4e1803b8 // tbl v24.16b, {v29.16b}, v24.16b
+	WORD $0x4fb0e2a0 // sdot v0.4s, v21.16b, v16.4b[1]
+	WORD $0x4fb0e2c1 // sdot v1.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb0e2e2 // sdot v2.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb0e303 // sdot v3.4s, v24.16b, v16.4b[1]
+	WORD $0xad444851 // ldp q17, q18, [x2, #128]
+	WORD $0xad455053 // ldp q19, q20, [x2, #160]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x4e1103b1 // tbl v17.16b, {v29.16b}, v17.16b
+	WORD $0x4e1203b2 // tbl v18.16b, {v29.16b}, v18.16b
+	WORD $0x4e1303b3 // tbl v19.16b, {v29.16b}, v19.16b
+	WORD $0x4e1403b4 // tbl v20.16b, {v29.16b}, v20.16b
+	WORD $0x4f90e224 // sdot v4.4s, v17.16b, v16.4b[0]
+	WORD $0x4f90e245 // sdot v5.4s, v18.16b, v16.4b[0]
+	WORD $0x4f90e266 // sdot v6.4s, v19.16b, v16.4b[0]
+	WORD $0x4f90e287 // sdot v7.4s, v20.16b, v16.4b[0]
+	WORD $0x4e1503b5 // tbl v21.16b, {v29.16b}, v21.16b
+	WORD $0x4e1603b6 // tbl v22.16b, {v29.16b}, v22.16b
+	WORD $0x4e1703b7 // tbl v23.16b, {v29.16b}, v23.16b
+	WORD $0x4e1803b8 // tbl v24.16b, {v29.16b}, v24.16b
+	WORD $0x4fb0e2a4 // sdot v4.4s, v21.16b, v16.4b[1]
+	WORD $0x4fb0e2c5 // sdot v5.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb0e2e6 // sdot v6.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb0e307 // sdot v7.4s, v24.16b, v16.4b[1]
+	WORD $0xad464851 // ldp q17, q18, [x2, #192]
+	WORD $0xad475053 // ldp q19, q20, [x2, #224]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x4e1103b1 // tbl v17.16b, {v29.16b}, v17.16b
+	WORD $0x4e1203b2 // tbl v18.16b, {v29.16b}, v18.16b
+	WORD $0x4e1303b3 // tbl v19.16b, {v29.16b}, v19.16b
+	WORD $0x4e1403b4 // tbl v20.16b, {v29.16b}, v20.16b
+	WORD $0x4f90ea20 // sdot v0.4s, v17.16b, v16.4b[2]
+	WORD $0x4f90ea41 // sdot v1.4s, v18.16b, v16.4b[2]
+	WORD $0x4f90ea62 // sdot v2.4s, v19.16b, v16.4b[2]
+	WORD $0x4f90ea83 // sdot v3.4s, v20.16b, v16.4b[2]
+	WORD $0x4e1503b5 // tbl v21.16b, {v29.16b}, v21.16b
+	WORD $0x4e1603b6 // tbl v22.16b, {v29.16b}, v22.16b
+	WORD $0x4e1703b7 // tbl v23.16b, {v29.16b}, v23.16b
+	WORD $0x4e1803b8 // tbl v24.16b, {v29.16b}, v24.16b
+	WORD $0x4fb0eaa0 // sdot v0.4s, v21.16b, v16.4b[3]
+	WORD $0x4fb0eac1 // sdot v1.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb0eae2 // sdot v2.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb0eb03 // sdot v3.4s, v24.16b, v16.4b[3]
+	WORD $0xad484851 // ldp q17, q18, [x2, #256]
+	WORD $0xad495053 // ldp q19, q20, [x2, #288]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x4e1103b1 // tbl v17.16b, {v29.16b}, v17.16b
+	WORD $0x4e1203b2 // tbl v18.16b, {v29.16b}, v18.16b
+	WORD $0x4e1303b3 // tbl v19.16b, {v29.16b}, v19.16b
+	WORD $0x4e1403b4 // tbl v20.16b, {v29.16b}, v20.16b
+	WORD $0x4f90ea24 // sdot v4.4s, v17.16b, v16.4b[2]
+	WORD $0x4f90ea45 // sdot v5.4s, v18.16b, v16.4b[2]
+	WORD $0x4f90ea66 // sdot v6.4s, v19.16b, v16.4b[2]
+	WORD $0x4f90ea87 // sdot v7.4s, v20.16b, v16.4b[2]
+	WORD $0x4e1503b5 // tbl v21.16b, {v29.16b}, v21.16b
+	WORD $0x4e1603b6 // tbl v22.16b, {v29.16b}, v22.16b
+	WORD $0x4e1703b7 // tbl v23.16b, {v29.16b}, v23.16b
+	WORD $0x4e1803b8 // tbl v24.16b, {v29.16b}, v24.16b
+	WORD $0x4fb0eaa4 // sdot v4.4s, v21.16b, v16.4b[3]
+	WORD $0x4fb0eac5 // sdot v5.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb0eae6 // sdot v6.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb0eb07 // sdot v7.4s, v24.16b, v16.4b[3]
+	WORD $0x3dc00490 // ldr q16, [x4, #16]
+	WORD $0xad4a4851 // ldp q17, q18, [x2, #320]
+	WORD $0xad4b5053 // ldp q19, q20, [x2, #352]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x4e1103b1 // tbl v17.16b, {v29.16b}, v17.16b
+	WORD $0x4e1203b2 // tbl v18.16b, {v29.16b}, v18.16b
+	WORD $0x4e1303b3 // tbl v19.16b, {v29.16b}, v19.16b
+	WORD $0x4e1403b4 // tbl v20.16b, {v29.16b}, v20.16b
+	WORD $0x4f90e220 // sdot v0.4s, v17.16b, v16.4b[0]
+	WORD $0x4f90e241 // sdot v1.4s, v18.16b, v16.4b[0]
+	WORD $0x4f90e262 // sdot v2.4s, v19.16b, v16.4b[0]
+	WORD $0x4f90e283 // sdot v3.4s, v20.16b, v16.4b[0]
+	WORD $0x4e1503b5 // tbl v21.16b, {v29.16b}, v21.16b
+	WORD $0x4e1603b6 // tbl v22.16b, {v29.16b}, v22.16b
+	WORD $0x4e1703b7 // tbl v23.16b, {v29.16b}, v23.16b
+	WORD $0x4e1803b8 // tbl v24.16b, {v29.16b}, v24.16b
+	WORD $0x4fb0e2a0 // sdot v0.4s, v21.16b, v16.4b[1]
+	WORD $0x4fb0e2c1 // sdot v1.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb0e2e2 // sdot v2.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb0e303 // sdot v3.4s, v24.16b, v16.4b[1]
+	WORD $0xad4c4851 // ldp q17, q18, [x2, #384]
+	WORD $0xad4d5053 // ldp q19, q20, [x2, #416]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x4e1103b1 // tbl v17.16b, {v29.16b}, v17.16b
+	WORD $0x4e1203b2 // tbl v18.16b, {v29.16b}, v18.16b
+	WORD $0x4e1303b3 // tbl v19.16b, {v29.16b}, v19.16b
+	WORD $0x4e1403b4 // tbl v20.16b, {v29.16b}, v20.16b
+	WORD $0x4f90e224 // sdot v4.4s, v17.16b, v16.4b[0]
+	WORD $0x4f90e245 // sdot v5.4s, v18.16b, v16.4b[0]
+	WORD $0x4f90e266 // sdot v6.4s, v19.16b, v16.4b[0]
+	WORD $0x4f90e287 // sdot v7.4s, v20.16b, v16.4b[0]
+	WORD $0x4e1503b5 // tbl v21.16b, {v29.16b}, v21.16b
+	WORD $0x4e1603b6 // tbl v22.16b, {v29.16b}, v22.16b
+	WORD $0x4e1703b7 // tbl v23.16b, {v29.16b}, v23.16b
+	WORD $0x4e1803b8 // tbl v24.16b, {v29.16b}, v24.16b
+	WORD $0x4fb0e2a4 // sdot v4.4s, v21.16b, v16.4b[1]
+	WORD $0x4fb0e2c5 // sdot v5.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb0e2e6 // sdot v6.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb0e307 // sdot v7.4s, v24.16b, v16.4b[1]
+	WORD $0xad4e4851 // ldp q17, q18, [x2, #448]
+	WORD $0xad4f5053 // ldp q19, q20, [x2, #480]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x4e1103b1 // tbl v17.16b, {v29.16b}, v17.16b
+	WORD $0x4e1203b2 // tbl v18.16b, {v29.16b}, v18.16b
+	WORD $0x4e1303b3 // tbl v19.16b, {v29.16b}, v19.16b
+	WORD $0x4e1403b4 // tbl v20.16b, {v29.16b}, v20.16b
+	WORD $0x4f90ea20 // sdot v0.4s, v17.16b, v16.4b[2]
+	WORD $0x4f90ea41 // sdot v1.4s, v18.16b, v16.4b[2]
+	WORD $0x4f90ea62 // sdot v2.4s, v19.16b, v16.4b[2]
+	WORD $0x4f90ea83 // sdot v3.4s, v20.16b, v16.4b[2]
+	WORD $0x4e1503b5 // tbl v21.16b, {v29.16b}, v21.16b
+	WORD $0x4e1603b6 // tbl v22.16b, {v29.16b}, v22.16b
+	WORD $0x4e1703b7 // tbl v23.16b, {v29.16b}, v23.16b
+	WORD $0x4e1803b8 // tbl v24.16b, {v29.16b}, v24.16b
+	WORD $0x4fb0eaa0 // sdot v0.4s, v21.16b, v16.4b[3]
+	WORD $0x4fb0eac1 // sdot v1.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb0eae2 // sdot v2.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb0eb03 // sdot v3.4s, v24.16b, v16.4b[3]
+	WORD $0xad504851 // ldp q17, q18, [x2, #512]
+	WORD $0xad515053 // ldp q19, q20, [x2, #544]
+	WORD $0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD $0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x4e1103b1 // tbl v17.16b, {v29.16b}, v17.16b
+	WORD $0x4e1203b2 // tbl v18.16b, {v29.16b}, v18.16b
+	WORD $0x4e1303b3 // tbl v19.16b, {v29.16b}, v19.16b
+	WORD $0x4e1403b4 // tbl v20.16b, {v29.16b}, v20.16b
+	WORD $0x4f90ea24 // sdot v4.4s, v17.16b, v16.4b[2]
+	WORD $0x4f90ea45 // sdot v5.4s, v18.16b, v16.4b[2]
+	WORD $0x4f90ea66 // sdot v6.4s, v19.16b, v16.4b[2]
+	WORD $0x4f90ea87 // sdot v7.4s, v20.16b, v16.4b[2]
+	WORD $0x4e1503b5 // tbl v21.16b, {v29.16b}, v21.16b
+	WORD $0x4e1603b6 // tbl v22.16b, {v29.16b}, v22.16b
+	WORD $0x4e1703b7 // tbl v23.16b, {v29.16b}, v23.16b
+	WORD $0x4e1803b8 // tbl v24.16b, {v29.16b}, v24.16b
+	WORD $0x4fb0eaa4 // sdot v4.4s, v21.16b, v16.4b[3]
+	WORD $0x4fb0eac5 // sdot v5.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb0eae6 // sdot v6.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb0eb07 // sdot v7.4s, v24.16b, v16.4b[3]
+	WORD $0x3dc00070 // ldr q16, [x3]
+	WORD $0x6e613a11 // shll2 v17.4s, v16.8h, #16
+	WORD $0x2e613a10 // shll v16.4s, v16.4h, #16
+	WORD $0xfd4000b6 // ldr d22, [x5]
+	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
+	WORD $0x6e30dc00 // fmul v0.4s, v0.4s, v16.4s
+	WORD $0x4f961008 // fmla v8.4s, v0.4s, v22.s[0]
+	WORD $0x4ebfd421 // fsub v1.4s, v1.4s, v31.4s
+	WORD $0x6e31dc21 // fmul v1.4s, v1.4s, v17.4s
+	WORD $0x4f961029 // fmla v9.4s, v1.4s, v22.s[0]
+	WORD $0x3dc00470 // ldr q16, [x3, #16]
+	WORD $0x6e613a11 // shll2 v17.4s, v16.8h, #16
+	WORD $0x2e613a10 // shll v16.4s, v16.4h, #16
+	WORD $0xfd4000b6 // ldr d22, [x5]
+	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
+	WORD $0x6e30dc42 // fmul v2.4s, v2.4s, v16.4s
+	WORD $0x4f96104a // fmla v10.4s, v2.4s, v22.s[0]
+	WORD $0x4ebfd463 // fsub v3.4s, v3.4s, v31.4s
+	WORD $0x6e31dc63 // fmul v3.4s, v3.4s, v17.4s
+	WORD $0x4f96106b // fmla v11.4s, v3.4s, v22.s[0]
+	WORD $0x3dc00870 // ldr q16, [x3, #32]
+	WORD $0x6e613a11 // shll2 v17.4s, v16.8h, #16
+	WORD $0x2e613a10 // shll v16.4s, v16.4h, #16
+	WORD $0xfd4000b6 // ldr d22, [x5]
+	WORD $0x4ebfd484 // fsub v4.4s, v4.4s, v31.4s
+	WORD $0x6e30dc84 // fmul v4.4s, v4.4s, v16.4s
+	WORD $0x4f96108c // fmla v12.4s, v4.4s, v22.s[0]
+	WORD $0x4ebfd4a5 // fsub v5.4s, v5.4s, v31.4s
+	WORD $0x6e31dca5 // fmul v5.4s, v5.4s, v17.4s
+	WORD $0x4f9610ad // fmla v13.4s, v5.4s, v22.s[0]
+	WORD $0x3dc00c70 // ldr q16, [x3, #48]
+	WORD $0x6e613a11 // shll2 v17.4s, v16.8h, #16
+	WORD $0x2e613a10 // shll v16.4s, v16.4h, #16
+	WORD $0xfd4000b6 // ldr d22, [x5]
+	WORD $0x4ebfd4c6 // fsub v6.4s, v6.4s, v31.4s
+	WORD $0x6e30dcc6 // fmul v6.4s, v6.4s, v16.4s
+	WORD $0x4f9610ce // fmla v14.4s, v6.4s, v22.s[0]
+	WORD $0x4ebfd4e7 // fsub v7.4s, v7.4s, v31.4s
+	WORD $0x6e31dce7 // fmul v7.4s, v7.4s, v17.4s
+	WORD $0x4f9610ef // fmla v15.4s, v7.4s, v22.s[0]
+	ADD $576, R2
+	ADD $576, R3
+	ADD $32, R4
+	ADD $8, R5
+	SUBS $1, R1
+	BNE loop1
+	WORD $0xad0024c8 // stp q8, q9, [x6]
+	WORD $0xad012cca // stp q10, q11, [x6, #32]
+	WORD $0xad0234cc // stp q12, q13, [x6, #64]
+	WORD $0xad033cce // stp q14, q15, [x6, #96]
+	RET
+rows2:
+	WORD $0x4f00e5fe // movi v30.16b, #0xf
+	MOVD $·mxfp4(SB), R0
+	WORD $0x3dc0001d // ldr q29, [x0]
+	MOVD $0x4b400000, R0
+	VDUP R0, V31.S4
+	MOVD $0, R0
+half2:
+	MOVD blocks+16(FP), R1
+	MOVD w+8(FP), R2
+	ADD R0<<5, R2, R3
+	ADD R0<<6, R2, R2
+	MOVD q+24(FP), R4
+	MOVD s+32(FP), R5
+	MOVD y+48(FP), R6
+	ADD R0<<6, R6, R6
+	LSL $5, R1, R7
+	ADD R7<<0, R4, R8
+	LSL $3, R1, R7
+	ADD R7<<0, R5, R9
+	MOVD stride+56(FP), R7
+	ADD R7<<0, R6, R10
+	WORD $0x4f000408 // movi v8.4s, #0x0
+	WORD $0x4f000409 // movi v9.4s, #0x0
+	WORD $0x4f00040a // movi v10.4s, #0x0
+	WORD $0x4f00040b // movi v11.4s, #0x0
+	WORD $0x4f00040c // movi v12.4s, #0x0
+	WORD $0x4f00040d // movi v13.4s, #0x0
+	WORD $0x4f00040e // movi v14.4s, #0x0
+	WORD $0x4f00040f // movi v15.4s, #0x0
+loop2:
+	WORD $0x4ebf1fe0 // mov v0.16b, v31.16b
+	WORD $0x4ebf1fe1 // mov v1.16b, v31.16b
+	WORD $0x4ebf1fe2 // mov v2.16b, v31.16b
+	WORD $0x4ebf1fe3 // mov v3.16b, v31.16b
+	WORD $0x4ebf1fe4 // mov v4.16b, v31.16b
+	WORD $0x4ebf1fe5 // mov v5.16b, v31.16b
+	WORD $0x4ebf1fe6 // mov v6.16b, v31.16b
+	WORD $0x4ebf1fe7 // mov v7.16b, v31.16b
+	WORD $0x3dc00090 // ldr q16, [x4]
+	WORD $0x3dc00111 // ldr q17, [x8]
+	WORD $0xad424c52 // ldp q18, q19, [x2, #64]
+	WORD $0xad435454 // ldp q20, q21, [x2, #96]
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x6f0c06b9 // ushr v25.16b, v21.16b, #4
+	WORD $0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD $0x4e1203b2 // tbl v18.16b, {v29.16b}, v18.16b
+	WORD $0x4e1303b3 // tbl v19.16b, {v29.16b}, v19.16b
+	WORD $0x4e1403b4 // tbl v20.16b, {v29.16b}, v20.16b
+	WORD $0x4e1503b5 // tbl v21.16b, {v29.16b}, v21.16b
+	WORD $0x4f90e240 // sdot v0.4s, v18.16b, v16.4b[0]
+	WORD $0x4f91e244 // sdot v4.4s, v18.16b, v17.4b[0]
+	WORD $0x4f90e261 // sdot v1.4s, v19.16b, v16.4b[0]
+	WORD $0x4f91e265 // sdot v5.4s, v19.16b, v17.4b[0]
+	WORD $0x4f90e282 // sdot v2.4s, v20.16b, v16.4b[0]
+	WORD $0x4f91e286 // sdot v6.4s, v20.16b, v17.4b[0]
+	WORD $0x4f90e2a3 // sdot v3.4s, v21.16b, v16.4b[0]
+	WORD $0x4f91e2a7 // sdot v7.4s, v21.16b, v17.4b[0]
+	WORD $0x4e1603b6 // tbl v22.16b, {v29.16b}, v22.16b
+	WORD $0x4e1703b7 // tbl v23.16b, {v29.16b}, v23.16b
+	WORD $0x4e1803b8 // tbl v24.16b, {v29.16b}, v24.16b
+	WORD $0x4e1903b9 // tbl v25.16b, {v29.16b}, v25.16b
+	WORD $0x4fb0e2c0 // sdot v0.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb1e2c4 // sdot v4.4s, v22.16b, v17.4b[1]
+	WORD $0x4fb0e2e1 // sdot v1.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb1e2e5 // sdot v5.4s, v23.16b, v17.4b[1]
+	WORD $0x4fb0e302 // sdot v2.4s, v24.16b, v16.4b[1]
+	WORD $0x4fb1e306 // sdot v6.4s, v24.16b, v17.4b[1]
+	WORD $0x4fb0e323 // sdot v3.4s, v25.16b, v16.4b[1]
+	WORD $0x4fb1e327 // sdot v7.4s, v25.16b, v17.4b[1]
+	WORD $0xad464c52 // ldp q18, q19, [x2, #192]
+	WORD $0xad475454 // ldp q20, q21, [x2, #224]
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x6f0c06b9 // ushr v25.16b, v21.16b, #4
+	WORD $0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD $0x4e1203b2 // tbl v18.16b, {v29.16b}, v18.16b
+	WORD $0x4e1303b3 // tbl v19.16b, {v29.16b}, v19.16b
+	WORD $0x4e1403b4 // tbl v20.16b, {v29.16b}, v20.16b
+	WORD $0x4e1503b5 // tbl v21.16b, {v29.16b}, v21.16b
+	WORD $0x4f90ea40 // sdot v0.4s, v18.16b, v16.4b[2]
+	WORD $0x4f91ea44 // sdot v4.4s, v18.16b, v17.4b[2]
+	WORD $0x4f90ea61 // sdot v1.4s, v19.16b, v16.4b[2]
+	WORD $0x4f91ea65 // sdot v5.4s, v19.16b, v17.4b[2]
+	WORD $0x4f90ea82 // sdot v2.4s, v20.16b, v16.4b[2]
+	WORD $0x4f91ea86 // sdot v6.4s, v20.16b, v17.4b[2]
+	WORD $0x4f90eaa3 // sdot v3.4s, v21.16b, v16.4b[2]
+	WORD $0x4f91eaa7 // sdot v7.4s, v21.16b, v17.4b[2]
+	WORD $0x4e1603b6 // tbl v22.16b, {v29.16b}, v22.16b
+	WORD $0x4e1703b7 // tbl v23.16b, {v29.16b}, v23.16b
+	WORD $0x4e1803b8 // tbl v24.16b, {v29.16b}, v24.16b
+	WORD $0x4e1903b9 // tbl v25.16b, {v29.16b}, v25.16b
+	WORD $0x4fb0eac0 // sdot v0.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb1eac4 // sdot v4.4s, v22.16b, v17.4b[3]
+	WORD $0x4fb0eae1 // sdot v1.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb1eae5 // sdot v5.4s, v23.16b, v17.4b[3]
+	WORD $0x4fb0eb02 // sdot v2.4s, v24.16b, v16.4b[3]
+	WORD $0x4fb1eb06 // sdot v6.4s, v24.16b, v17.4b[3]
+	WORD $0x4fb0eb23 // sdot v3.4s, v25.16b, v16.4b[3]
+	WORD $0x4fb1eb27 // sdot v7.4s, v25.16b, v17.4b[3]
+	WORD $0x3dc00490 // ldr q16, [x4, #16]
+	WORD $0x3dc00511 // ldr q17, [x8, #16]
+	WORD $0xad4a4c52 // ldp q18, q19, [x2, #320]
+	WORD $0xad4b5454 // ldp q20, q21, [x2, #352]
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x6f0c06b9 // ushr v25.16b, v21.16b, #4
+	WORD $0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD $0x4e1203b2 // tbl v18.16b, {v29.16b}, v18.16b
+	WORD $0x4e1303b3 // tbl v19.16b, {v29.16b}, v19.16b
+	WORD $0x4e1403b4 // tbl v20.16b, {v29.16b}, v20.16b
+	WORD $0x4e1503b5 // tbl v21.16b, {v29.16b}, v21.16b
+	WORD $0x4f90e240 // sdot v0.4s, v18.16b, v16.4b[0]
+	WORD $0x4f91e244 // sdot v4.4s, v18.16b, v17.4b[0]
+	WORD $0x4f90e261 // sdot v1.4s, v19.16b, v16.4b[0]
+	WORD $0x4f91e265 // sdot v5.4s, v19.16b, v17.4b[0]
+	WORD $0x4f90e282 // sdot v2.4s, v20.16b, v16.4b[0]
+	WORD $0x4f91e286 // sdot v6.4s, v20.16b, v17.4b[0]
+	WORD $0x4f90e2a3 // sdot v3.4s, v21.16b, v16.4b[0]
+	WORD $0x4f91e2a7 // sdot v7.4s, v21.16b, v17.4b[0]
+	WORD $0x4e1603b6 // tbl v22.16b, {v29.16b}, v22.16b
+	WORD $0x4e1703b7 // tbl v23.16b, {v29.16b}, v23.16b
+	WORD $0x4e1803b8 // tbl v24.16b, {v29.16b}, v24.16b
+	WORD $0x4e1903b9 // tbl v25.16b, {v29.16b}, v25.16b
+	WORD $0x4fb0e2c0 // sdot v0.4s, v22.16b, v16.4b[1]
+	WORD $0x4fb1e2c4 // sdot v4.4s, v22.16b, v17.4b[1]
+	WORD $0x4fb0e2e1 // sdot v1.4s, v23.16b, v16.4b[1]
+	WORD $0x4fb1e2e5 // sdot v5.4s, v23.16b, v17.4b[1]
+	WORD $0x4fb0e302 // sdot v2.4s, v24.16b, v16.4b[1]
+	WORD $0x4fb1e306 // sdot v6.4s, v24.16b, v17.4b[1]
+	WORD $0x4fb0e323 // sdot v3.4s, v25.16b, v16.4b[1]
+	WORD $0x4fb1e327 // sdot v7.4s, v25.16b, v17.4b[1]
+	WORD $0xad4e4c52 // ldp q18, q19, [x2, #448]
+	WORD $0xad4f5454 // ldp q20, q21, [x2, #480]
+	WORD $0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD $0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD $0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD $0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD $0x6f0c0698 // ushr v24.16b, v20.16b, #4
+	WORD $0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD $0x6f0c06b9 // ushr v25.16b, v21.16b, #4
+	WORD $0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD $0x4e1203b2 // tbl v18.16b, {v29.16b}, v18.16b
+	WORD $0x4e1303b3 // tbl v19.16b, {v29.16b}, v19.16b
+	WORD $0x4e1403b4 // tbl v20.16b, {v29.16b}, v20.16b
+	WORD $0x4e1503b5 // tbl v21.16b, {v29.16b}, v21.16b
+	WORD $0x4f90ea40 // sdot v0.4s, v18.16b, v16.4b[2]
+	WORD $0x4f91ea44 // sdot v4.4s, v18.16b, v17.4b[2]
+	WORD $0x4f90ea61 // sdot v1.4s, v19.16b, v16.4b[2]
+	WORD $0x4f91ea65 // sdot v5.4s, v19.16b, v17.4b[2]
+	WORD $0x4f90ea82 // sdot v2.4s, v20.16b, v16.4b[2]
+	WORD $0x4f91ea86 // sdot v6.4s, v20.16b, v17.4b[2]
+	WORD $0x4f90eaa3 // sdot v3.4s, v21.16b, v16.4b[2]
+	WORD $0x4f91eaa7 // sdot v7.4s, v21.16b, v17.4b[2]
+	WORD $0x4e1603b6 // tbl v22.16b, {v29.16b}, v22.16b
+	WORD $0x4e1703b7 // tbl v23.16b, {v29.16b}, v23.16b
+	WORD $0x4e1803b8 // tbl v24.16b, {v29.16b}, v24.16b
+	WORD $0x4e1903b9 // tbl v25.16b, {v29.16b}, v25.16b
+	WORD $0x4fb0eac0 // sdot v0.4s, v22.16b, v16.4b[3]
+	WORD $0x4fb1eac4 // sdot v4.4s, v22.16b, v17.4b[3]
+	WORD $0x4fb0eae1 // sdot v1.4s, v23.16b, v16.4b[3]
+	WORD $0x4fb1eae5 // sdot v5.4s, v23.16b, v17.4b[3]
+	WORD $0x4fb0eb02 // sdot v2.4s, v24.16b, v16.4b[3]
+	WORD $0x4fb1eb06 // sdot v6.4s, v24.16b, v17.4b[3]
+	WORD $0x4fb0eb23 // sdot v3.4s, v25.16b, v16.4b[3]
+	WORD $0x4fb1eb27 // sdot v7.4s, v25.16b, v17.4b[3]
+	WORD $0x3dc00070 // ldr q16, [x3]
+	WORD $0x6e613a11 // shll2 v17.4s, v16.8h, #16
+	WORD $0x2e613a10 // shll v16.4s, v16.4h, #16
+	WORD $0xfd4000b6 // ldr d22, [x5]
+	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
+	WORD $0x6e30dc00 // fmul v0.4s, v0.4s, v16.4s
+	WORD $0x4f961008 // fmla v8.4s, v0.4s, v22.s[0]
+	WORD $0x4ebfd421 // fsub v1.4s, v1.4s, v31.4s
+	WORD $0x6e31dc21 // fmul v1.4s, v1.4s, v17.4s
+	WORD $0x4f961029 // fmla v9.4s, v1.4s, v22.s[0]
+	WORD $0xfd400136 // ldr d22, [x9]
+	WORD $0x4ebfd484 // fsub v4.4s, v4.4s, v31.4s
+	WORD $0x6e30dc84 // fmul v4.4s, v4.4s, v16.4s
+	WORD $0x4f96108c // fmla v12.4s, v4.4s, v22.s[0]
+	WORD $0x4ebfd4a5 // fsub v5.4s, v5.4s, v31.4s
+	WORD $0x6e31dca5 // fmul v5.4s, v5.4s, v17.4s
+	WORD $0x4f9610ad // fmla v13.4s, v5.4s, v22.s[0]
+	WORD $0x3dc00470 // ldr q16, [x3, #16]
+	WORD $0x6e613a11 // shll2 v17.4s, v16.8h, #16
+	WORD $0x2e613a10 // shll v16.4s, v16.4h, #16
+	WORD $0xfd4000b6 // ldr d22, [x5]
+	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
+	WORD $0x6e30dc42 // fmul v2.4s, v2.4s, v16.4s
+	WORD $0x4f96104a // fmla v10.4s, v2.4s, v22.s[0]
+	WORD $0x4ebfd463 // fsub v3.4s, v3.4s, v31.4s
+	WORD $0x6e31dc63 // fmul v3.4s, v3.4s, v17.4s
+	WORD $0x4f96106b // fmla v11.4s, v3.4s, v22.s[0]
+	WORD $0xfd400136 // ldr d22, [x9]
+	WORD $0x4ebfd4c6 // fsub v6.4s, v6.4s, v31.4s
+	WORD $0x6e30dcc6 // fmul v6.4s, v6.4s, v16.4s
+	WORD $0x4f9610ce // fmla v14.4s, v6.4s, v22.s[0]
+	WORD $0x4ebfd4e7 // fsub v7.4s, v7.4s, v31.4s
+	WORD $0x6e31dce7 // fmul v7.4s, v7.4s, v17.4s
+	WORD $0x4f9610ef // fmla v15.4s, v7.4s, v22.s[0]
+	ADD $576, R2
+	ADD $576, R3
+	ADD $32, R4
+	ADD $8, R5
+	ADD $32, R8
+	ADD $8, R9
+	SUBS $1, R1
+	BNE loop2
+	WORD $0xad0024c8 // stp q8, q9, [x6]
+	WORD $0xad012cca // stp q10, q11, [x6, #32]
+	WORD $0xad00354c // stp q12, q13, [x10]
+	WORD $0xad013d4e // stp q14, q15, [x10, #32]
+	ADD $1, R0
+	CMP $2, R0
+	BNE half2
+	RET
+rows5:
+	WORD $0x4f00e5fe // movi v30.16b, #0xf
+	MOVD $·mxfp4(SB), R0
+	WORD $0x3dc0001d // ldr q29, [x0]
+	MOVD $0x4b400000, R0
+	VDUP R0, V31.S4
+	MOVD $0, R0
+half5:
+	MOVD blocks+16(FP), R1
+	MOVD w+8(FP), R2
+	ADD R0<<5, R2, R3
+	ADD R0<<6, R2, R2
+	MOVD q+24(FP), R4
+	MOVD s+32(FP), R5
+	MOVD y+48(FP), R6
+	ADD R0<<6, R6, R6
+	LSL $5, R1, R7
+	ADD R7<<0, R4, R8
+	ADD R7<<0, R8, R9
+	ADD R7<<0, R9, R10
+	ADD R7<<0, R10, R11
+	LSL $3, R1, R7
+	ADD R7<<0, R5, R12
+	ADD R7<<0, R12, R13
+	ADD R7<<0, R13, R14
+	ADD R7<<0, R14, R15
+	MOVD stride+56(FP), R7
+	ADD R7<<0, R6, R16
+	ADD R7<<0, R16, R17
+	ADD R7<<0, R17, R19
+	ADD R7<<0, R19, R20
+	WORD $0x4f000419 // movi v25.4s, #0x0
+	WORD $0x4f00041a // movi v26.4s, #0x0
+	WORD $0xad0068d9 // stp q25, q26, [x6]
+	WORD $0xad0168d9 // stp q25, q26, [x6, #32]
+	WORD $0xad006a19 // stp q25, q26, [x16]
+	WORD $0xad016a19 // stp q25, q26, [x16, #32]
+	WORD $0xad006a39 // stp q25, q26, [x17]
+	WORD $0xad016a39 // stp q25, q26, [x17, #32]
+	WORD $0xad006a79 // stp q25, q26, [x19]
+	WORD $0xad016a79 // stp q25, q26, [x19, #32]
+	WORD $0xad006a99 // stp q25, q26, [x20]
+	WORD $0xad016a99 // stp q25, q26, [x20, #32]
+loop5:
+	WORD $0x4ebf1fe0 // mov v0.16b, v31.16b
+	WORD $0x4ebf1fe1 // mov v1.16b, v31.16b
+	WORD $0x4ebf1fe2 // mov v2.16b, v31.16b
+	WORD $0x4ebf1fe3 // mov v3.16b, v31.16b
+	WORD $0x4ebf1fe4 // mov v4.16b, v31.16b
+	WORD $0x4ebf1fe5 // mov v5.16b, v31.16b
+	WORD $0x4ebf1fe6 // mov v6.16b, v31.16b
+	WORD $0x4ebf1fe7 // mov v7.16b, v31.16b
+	WORD $0x4ebf1fe8 // mov v8.16b, v31.16b
+	WORD $0x4ebf1fe9 // mov v9.16b, v31.16b
+	WORD $0x4ebf1fea // mov v10.16b, v31.16b
+	WORD $0x4ebf1feb // mov v11.16b, v31.16b
+	WORD $0x4ebf1fec // mov v12.16b, v31.16b
+	WORD $0x4ebf1fed // mov v13.16b, v31.16b
+	WORD $0x4ebf1fee // mov v14.16b, v31.16b
+	WORD $0x4ebf1fef // mov v15.16b, v31.16b
+	WORD $0x4ebf1ff0 // mov v16.16b, v31.16b
+	WORD $0x4ebf1ff1 // mov v17.16b, v31.16b
+	WORD $0x4ebf1ff2 // mov v18.16b, v31.16b
+	WORD $0x4ebf1ff3 // mov v19.16b, v31.16b
+	WORD $0x3dc00094 // ldr q20, [x4]
+	WORD $0x3dc00115 // ldr q21, [x8]
+	WORD $0x3dc00136 // ldr q22, [x9]
+	WORD $0x3dc00157 // ldr q23, [x10]
+	WORD $0x3dc00178 // ldr q24, [x11]
+	WORD $0xad426859 // ldp q25, q26, [x2, #64]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x4e1903b9 // tbl v25.16b, {v29.16b}, v25.16b
+	WORD $0x4e1a03ba // tbl v26.16b, {v29.16b}, v26.16b
+	WORD $0x4f94e320 // sdot v0.4s, v25.16b, v20.4b[0]
+	WORD $0x4f95e324 // sdot v4.4s, v25.16b, v21.4b[0]
+	WORD $0x4f96e328 // sdot v8.4s, v25.16b, v22.4b[0]
+	WORD $0x4f97e32c // sdot v12.4s, v25.16b, v23.4b[0]
+	WORD $0x4f98e330 // sdot v16.4s, v25.16b, v24.4b[0]
+	WORD $0x4f94e341 // sdot v1.4s, v26.16b, v20.4b[0]
+	WORD $0x4f95e345 // sdot v5.4s, v26.16b, v21.4b[0]
+	WORD $0x4f96e349 // sdot v9.4s, v26.16b, v22.4b[0]
+	WORD $0x4f97e34d // sdot v13.4s, v26.16b, v23.4b[0]
+	WORD $0x4f98e351 // sdot v17.4s, v26.16b, v24.4b[0]
+	WORD $0x4e1b03bb // tbl v27.16b, {v29.16b}, v27.16b
+	WORD $0x4e1c03bc // tbl v28.16b, {v29.16b}, v28.16b
+	WORD $0x4fb4e360 // sdot v0.4s, v27.16b, v20.4b[1]
+	WORD $0x4fb5e364 // sdot v4.4s, v27.16b, v21.4b[1]
+	WORD $0x4fb6e368 // sdot v8.4s, v27.16b, v22.4b[1]
+	WORD $0x4fb7e36c // sdot v12.4s, v27.16b, v23.4b[1]
+	WORD $0x4fb8e370 // sdot v16.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb4e381 // sdot v1.4s, v28.16b, v20.4b[1]
+	WORD $0x4fb5e385 // sdot v5.4s, v28.16b, v21.4b[1]
+	WORD $0x4fb6e389 // sdot v9.4s, v28.16b, v22.4b[1]
+	WORD $0x4fb7e38d // sdot v13.4s, v28.16b, v23.4b[1]
+	WORD $0x4fb8e391 // sdot v17.4s, v28.16b, v24.4b[1]
+	WORD $0xad436859 // ldp q25, q26, [x2, #96]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x4e1903b9 // tbl v25.16b, {v29.16b}, v25.16b
+	WORD $0x4e1a03ba // tbl v26.16b, {v29.16b}, v26.16b
+	WORD $0x4f94e322 // sdot v2.4s, v25.16b, v20.4b[0]
+	WORD $0x4f95e326 // sdot v6.4s, v25.16b, v21.4b[0]
+	WORD $0x4f96e32a // sdot v10.4s, v25.16b, v22.4b[0]
+	WORD $0x4f97e32e // sdot v14.4s, v25.16b, v23.4b[0]
+	WORD $0x4f98e332 // sdot v18.4s, v25.16b, v24.4b[0]
+	WORD $0x4f94e343 // sdot v3.4s, v26.16b, v20.4b[0]
+	WORD $0x4f95e347 // sdot v7.4s, v26.16b, v21.4b[0]
+	WORD $0x4f96e34b // sdot v11.4s, v26.16b, v22.4b[0]
+	WORD $0x4f97e34f // sdot v15.4s, v26.16b, v23.4b[0]
+	WORD $0x4f98e353 // sdot v19.4s, v26.16b, v24.4b[0]
+	WORD $0x4e1b03bb // tbl v27.16b, {v29.16b}, v27.16b
+	WORD $0x4e1c03bc // tbl v28.16b, {v29.16b}, v28.16b
+	WORD $0x4fb4e362 // sdot v2.4s, v27.16b, v20.4b[1]
+	WORD $0x4fb5e366 // sdot v6.4s, v27.16b, v21.4b[1]
+	WORD $0x4fb6e36a // sdot v10.4s, v27.16b, v22.4b[1]
+	WORD $0x4fb7e36e // sdot v14.4s, v27.16b, v23.4b[1]
+	WORD $0x4fb8e372 // sdot v18.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb4e383 // sdot v3.4s, v28.16b, v20.4b[1]
+	WORD $0x4fb5e387 // sdot v7.4s, v28.16b, v21.4b[1]
+	WORD $0x4fb6e38b // sdot v11.4s, v28.16b, v22.4b[1]
+	WORD $0x4fb7e38f // sdot v15.4s, v28.16b, v23.4b[1]
+	WORD $0x4fb8e393 // sdot v19.4s, v28.16b, v24.4b[1]
+	WORD $0xad466859 // ldp q25, q26, [x2, #192]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x4e1903b9 // tbl v25.16b, {v29.16b}, v25.16b
+	WORD $0x4e1a03ba // tbl v26.16b, {v29.16b}, v26.16b
+	WORD $0x4f94eb20 // sdot v0.4s, v25.16b, v20.4b[2]
+	WORD $0x4f95eb24 // sdot v4.4s, v25.16b, v21.4b[2]
+	WORD $0x4f96eb28 // sdot v8.4s, v25.16b, v22.4b[2]
+	WORD $0x4f97eb2c // sdot v12.4s, v25.16b, v23.4b[2]
+	WORD $0x4f98eb30 // sdot v16.4s, v25.16b, v24.4b[2]
+	WORD $0x4f94eb41 // sdot v1.4s, v26.16b, v20.4b[2]
+	WORD $0x4f95eb45 // sdot v5.4s, v26.16b, v21.4b[2]
+	WORD $0x4f96eb49 // sdot v9.4s, v26.16b, v22.4b[2]
+	WORD $0x4f97eb4d // sdot v13.4s, v26.16b, v23.4b[2]
+	WORD $0x4f98eb51 // sdot v17.4s, v26.16b, v24.4b[2]
+	WORD $0x4e1b03bb // tbl v27.16b, {v29.16b}, v27.16b
+	WORD $0x4e1c03bc // tbl v28.16b, {v29.16b}, v28.16b
+	WORD $0x4fb4eb60 // sdot v0.4s, v27.16b, v20.4b[3]
+	WORD $0x4fb5eb64 // sdot v4.4s, v27.16b, v21.4b[3]
+	WORD $0x4fb6eb68 // sdot v8.4s, v27.16b, v22.4b[3]
+	WORD $0x4fb7eb6c // sdot v12.4s, v27.16b, v23.4b[3]
+	WORD $0x4fb8eb70 // sdot v16.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb4eb81 // sdot v1.4s, v28.16b, v20.4b[3]
+	WORD $0x4fb5eb85 // sdot v5.4s, v28.16b, v21.4b[3]
+	WORD $0x4fb6eb89 // sdot v9.4s, v28.16b, v22.4b[3]
+	WORD $0x4fb7eb8d // sdot v13.4s, v28.16b, v23.4b[3]
+	WORD $0x4fb8eb91 // sdot v17.4s, v28.16b, v24.4b[3]
+	WORD $0xad476859 // ldp q25, q26, [x2, #224]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x4e1903b9 // tbl v25.16b, {v29.16b}, v25.16b
+	WORD $0x4e1a03ba // tbl v26.16b, {v29.16b}, v26.16b
+	WORD $0x4f94eb22 // sdot v2.4s, v25.16b, v20.4b[2]
+	WORD $0x4f95eb26 // sdot v6.4s, v25.16b, v21.4b[2]
+	WORD $0x4f96eb2a // sdot v10.4s, v25.16b, v22.4b[2]
+	WORD $0x4f97eb2e // sdot v14.4s, v25.16b, v23.4b[2]
+	WORD $0x4f98eb32 // sdot v18.4s, v25.16b, v24.4b[2]
+	WORD $0x4f94eb43 // sdot v3.4s, v26.16b, v20.4b[2]
+	WORD $0x4f95eb47 // sdot v7.4s, v26.16b, v21.4b[2]
+	WORD $0x4f96eb4b // sdot v11.4s, v26.16b, v22.4b[2]
+	WORD $0x4f97eb4f // sdot v15.4s, v26.16b, v23.4b[2]
+	WORD $0x4f98eb53 // sdot v19.4s, v26.16b, v24.4b[2]
+	WORD $0x4e1b03bb // tbl v27.16b, {v29.16b}, v27.16b
+	WORD $0x4e1c03bc // tbl v28.16b, {v29.16b}, v28.16b
+	WORD $0x4fb4eb62 // sdot v2.4s, v27.16b, v20.4b[3]
+	WORD $0x4fb5eb66 // sdot v6.4s, v27.16b, v21.4b[3]
+	WORD $0x4fb6eb6a // sdot v10.4s, v27.16b, v22.4b[3]
+	WORD $0x4fb7eb6e // sdot v14.4s, v27.16b, v23.4b[3]
+	WORD $0x4fb8eb72 // sdot v18.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb4eb83 // sdot v3.4s, v28.16b, v20.4b[3]
+	WORD $0x4fb5eb87 // sdot v7.4s, v28.16b, v21.4b[3]
+	WORD $0x4fb6eb8b // sdot v11.4s, v28.16b, v22.4b[3]
+	WORD $0x4fb7eb8f // sdot v15.4s, v28.16b, v23.4b[3]
+	WORD $0x4fb8eb93 // sdot v19.4s, v28.16b, v24.4b[3]
+	WORD $0x3dc00494 // ldr q20, [x4, #16]
+	WORD $0x3dc00515 // ldr q21, [x8, #16]
+	WORD $0x3dc00536 // ldr q22, [x9, #16]
+	WORD $0x3dc00557 // ldr q23, [x10, #16]
+	WORD $0x3dc00578 // ldr q24, [x11, #16]
+	WORD $0xad4a6859 // ldp q25, q26, [x2, #320]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x4e1903b9 // tbl v25.16b, {v29.16b}, v25.16b
+	WORD $0x4e1a03ba // tbl v26.16b, {v29.16b}, v26.16b
+	WORD $0x4f94e320 // sdot v0.4s, v25.16b, v20.4b[0]
+	WORD $0x4f95e324 // sdot v4.4s, v25.16b, v21.4b[0]
+	WORD $0x4f96e328 // sdot v8.4s, v25.16b, v22.4b[0]
+	WORD $0x4f97e32c // sdot v12.4s, v25.16b, v23.4b[0]
+	WORD $0x4f98e330 // sdot v16.4s, v25.16b, v24.4b[0]
+	WORD $0x4f94e341 // sdot v1.4s, v26.16b, v20.4b[0]
+	WORD $0x4f95e345 // sdot v5.4s, v26.16b, v21.4b[0]
+	WORD $0x4f96e349 // sdot v9.4s, v26.16b, v22.4b[0]
+	WORD $0x4f97e34d // sdot v13.4s, v26.16b, v23.4b[0]
+	WORD $0x4f98e351 // sdot v17.4s, v26.16b, v24.4b[0]
+	WORD $0x4e1b03bb // tbl v27.16b, {v29.16b}, v27.16b
+	WORD $0x4e1c03bc // tbl v28.16b, {v29.16b}, v28.16b
+	WORD $0x4fb4e360 // sdot v0.4s, v27.16b, v20.4b[1]
+	WORD $0x4fb5e364 // sdot v4.4s, v27.16b, v21.4b[1]
+	WORD $0x4fb6e368 // sdot v8.4s, v27.16b, v22.4b[1]
+	WORD $0x4fb7e36c // sdot v12.4s, v27.16b, v23.4b[1]
+	WORD $0x4fb8e370 // sdot v16.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb4e381 // sdot v1.4s, v28.16b, v20.4b[1]
+	WORD $0x4fb5e385 // sdot v5.4s, v28.16b, v21.4b[1]
+	WORD $0x4fb6e389 // sdot v9.4s, v28.16b, v22.4b[1]
+	WORD $0x4fb7e38d // sdot v13.4s, v28.16b, v23.4b[1]
+	WORD $0x4fb8e391 // sdot v17.4s, v28.16b, v24.4b[1]
+	WORD $0xad4b6859 // ldp q25, q26, [x2, #352]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x4e1903b9 // tbl v25.16b, {v29.16b}, v25.16b
+	WORD $0x4e1a03ba // tbl v26.16b, {v29.16b}, v26.16b
+	WORD $0x4f94e322 // sdot v2.4s, v25.16b, v20.4b[0]
+	WORD $0x4f95e326 // sdot v6.4s, v25.16b, v21.4b[0]
+	WORD $0x4f96e32a // sdot v10.4s, v25.16b, v22.4b[0]
+	WORD $0x4f97e32e // sdot v14.4s, v25.16b, v23.4b[0]
+	WORD $0x4f98e332 // sdot v18.4s, v25.16b, v24.4b[0]
+	WORD $0x4f94e343 // sdot v3.4s, v26.16b, v20.4b[0]
+	WORD $0x4f95e347 // sdot v7.4s, v26.16b, v21.4b[0]
+	WORD $0x4f96e34b // sdot v11.4s, v26.16b, v22.4b[0]
+	WORD $0x4f97e34f // sdot v15.4s, v26.16b, v23.4b[0]
+	WORD $0x4f98e353 // sdot v19.4s, v26.16b, v24.4b[0]
+	WORD $0x4e1b03bb // tbl v27.16b, {v29.16b}, v27.16b
+	WORD $0x4e1c03bc // tbl v28.16b, {v29.16b}, v28.16b
+	WORD $0x4fb4e362 // sdot v2.4s, v27.16b, v20.4b[1]
+	WORD $0x4fb5e366 // sdot v6.4s, v27.16b, v21.4b[1]
+	WORD $0x4fb6e36a // sdot v10.4s, v27.16b, v22.4b[1]
+	WORD $0x4fb7e36e // sdot v14.4s, v27.16b, v23.4b[1]
+	WORD $0x4fb8e372 // sdot v18.4s, v27.16b, v24.4b[1]
+	WORD $0x4fb4e383 // sdot v3.4s, v28.16b, v20.4b[1]
+	WORD $0x4fb5e387 // sdot v7.4s, v28.16b, v21.4b[1]
+	WORD $0x4fb6e38b // sdot v11.4s, v28.16b, v22.4b[1]
+	WORD $0x4fb7e38f // sdot v15.4s, v28.16b, v23.4b[1]
+	WORD $0x4fb8e393 // sdot v19.4s, v28.16b, v24.4b[1]
+	WORD $0xad4e6859 // ldp q25, q26, [x2, #448]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x4e1903b9 // tbl v25.16b, {v29.16b}, v25.16b
+	WORD $0x4e1a03ba // tbl v26.16b, {v29.16b}, v26.16b
+	WORD $0x4f94eb20 // sdot v0.4s, v25.16b, v20.4b[2]
+	WORD $0x4f95eb24 // sdot v4.4s, v25.16b, v21.4b[2]
+	WORD $0x4f96eb28 // sdot v8.4s, v25.16b, v22.4b[2]
+	WORD $0x4f97eb2c // sdot v12.4s, v25.16b, v23.4b[2]
+	WORD $0x4f98eb30 // sdot v16.4s, v25.16b, v24.4b[2]
+	WORD $0x4f94eb41 // sdot v1.4s, v26.16b, v20.4b[2]
+	WORD $0x4f95eb45 // sdot v5.4s, v26.16b, v21.4b[2]
+	WORD $0x4f96eb49 // sdot v9.4s, v26.16b, v22.4b[2]
+	WORD $0x4f97eb4d // sdot v13.4s, v26.16b, v23.4b[2]
+	WORD $0x4f98eb51 // sdot v17.4s, v26.16b, v24.4b[2]
+	WORD $0x4e1b03bb // tbl v27.16b, {v29.16b}, v27.16b
+	WORD $0x4e1c03bc // tbl v28.16b, {v29.16b}, v28.16b
+	WORD $0x4fb4eb60 // sdot v0.4s, v27.16b, v20.4b[3]
+	WORD $0x4fb5eb64 // sdot v4.4s, v27.16b, v21.4b[3]
+	WORD $0x4fb6eb68 // sdot v8.4s, v27.16b, v22.4b[3]
+	WORD $0x4fb7eb6c // sdot v12.4s, v27.16b, v23.4b[3]
+	WORD $0x4fb8eb70 // sdot v16.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb4eb81 // sdot v1.4s, v28.16b, v20.4b[3]
+	WORD $0x4fb5eb85 // sdot v5.4s, v28.16b, v21.4b[3]
+	WORD $0x4fb6eb89 // sdot v9.4s, v28.16b, v22.4b[3]
+	WORD $0x4fb7eb8d // sdot v13.4s, v28.16b, v23.4b[3]
+	WORD $0x4fb8eb91 // sdot v17.4s, v28.16b, v24.4b[3]
+	WORD $0xad4f6859 // ldp q25, q26, [x2, #480]
+	WORD $0x6f0c073b // ushr v27.16b, v25.16b, #4
+	WORD $0x4e3e1f39 // and v25.16b, v25.16b, v30.16b
+	WORD $0x6f0c075c // ushr v28.16b, v26.16b, #4
+	WORD $0x4e3e1f5a // and v26.16b, v26.16b, v30.16b
+	WORD $0x4e1903b9 // tbl v25.16b, {v29.16b}, v25.16b
+	WORD $0x4e1a03ba // tbl v26.16b, {v29.16b}, v26.16b
+	WORD $0x4f94eb22 // sdot v2.4s, v25.16b, v20.4b[2]
+	WORD $0x4f95eb26 // sdot v6.4s, v25.16b, v21.4b[2]
+	WORD $0x4f96eb2a // sdot v10.4s, v25.16b, v22.4b[2]
+	WORD $0x4f97eb2e // sdot v14.4s, v25.16b, v23.4b[2]
+	WORD $0x4f98eb32 // sdot v18.4s, v25.16b, v24.4b[2]
+	WORD $0x4f94eb43 // sdot v3.4s, v26.16b, v20.4b[2]
+	WORD $0x4f95eb47 // sdot v7.4s, v26.16b, v21.4b[2]
+	WORD $0x4f96eb4b // sdot v11.4s, v26.16b, v22.4b[2]
+	WORD $0x4f97eb4f // sdot v15.4s, v26.16b, v23.4b[2]
+	WORD $0x4f98eb53 // sdot v19.4s, v26.16b, v24.4b[2]
+	WORD $0x4e1b03bb // tbl v27.16b, {v29.16b}, v27.16b
+	WORD $0x4e1c03bc // tbl v28.16b, {v29.16b}, v28.16b
+	WORD $0x4fb4eb62 // sdot v2.4s, v27.16b, v20.4b[3]
+	WORD $0x4fb5eb66 // sdot v6.4s, v27.16b, v21.4b[3]
+	WORD $0x4fb6eb6a // sdot v10.4s, v27.16b, v22.4b[3]
+	WORD $0x4fb7eb6e // sdot v14.4s, v27.16b, v23.4b[3]
+	WORD $0x4fb8eb72 // sdot v18.4s, v27.16b, v24.4b[3]
+	WORD $0x4fb4eb83 // sdot v3.4s, v28.16b, v20.4b[3]
+	WORD $0x4fb5eb87 // sdot v7.4s, v28.16b, v21.4b[3]
+	WORD $0x4fb6eb8b // sdot v11.4s, v28.16b, v22.4b[3]
+	WORD $0x4fb7eb8f // sdot v15.4s, v28.16b, v23.4b[3]
+	WORD $0x4fb8eb93 // sdot v19.4s, v28.16b, v24.4b[3]
+	WORD $0x3dc00074 // ldr q20, [x3]
+	WORD $0x6e613a95 // shll2 v21.4s, v20.8h, #16
+	WORD $0x2e613a94 // shll v20.4s, v20.4h, #16
+	WORD $0xfd4000ba // ldr d26, [x5]
+	WORD $0xad4064d8 // ldp q24, q25, [x6]
+	WORD $0x4ebfd400 // fsub v0.4s, v0.4s, v31.4s
+	WORD $0x6e34dc00 // fmul v0.4s, v0.4s, v20.4s
+	WORD $0x4f9a1018 // fmla v24.4s, v0.4s, v26.s[0]
+	WORD $0x4ebfd421 // fsub v1.4s, v1.4s, v31.4s
+	WORD $0x6e35dc21 // fmul v1.4s, v1.4s, v21.4s
+	WORD $0x4f9a1039 // fmla v25.4s, v1.4s, v26.s[0]
+	WORD $0xad0064d8 // stp q24, q25, [x6]
+	WORD $0xfd40019a // ldr d26, [x12]
+	WORD $0xad406618 // ldp q24, q25, [x16]
+	WORD $0x4ebfd484 // fsub v4.4s, v4.4s, v31.4s
+	WORD $0x6e34dc84 // fmul v4.4s, v4.4s, v20.4s
+	WORD $0x4f9a1098 // fmla v24.4s, v4.4s, v26.s[0]
+	WORD $0x4ebfd4a5 // fsub v5.4s, v5.4s, v31.4s
+	WORD $0x6e35dca5 // fmul v5.4s, v5.4s, v21.4s
+	WORD $0x4f9a10b9 // fmla v25.4s, v5.4s, v26.s[0]
+	WORD $0xad006618 // stp q24, q25, [x16]
+	WORD $0xfd4001ba // ldr d26, [x13]
+	WORD $0xad406638 // ldp q24, q25, [x17]
+	WORD $0x4ebfd508 // fsub v8.4s, v8.4s, v31.4s
+	WORD $0x6e34dd08 // fmul v8.4s, v8.4s, v20.4s
+	WORD $0x4f9a1118 // fmla v24.4s, v8.4s, v26.s[0]
+	WORD $0x4ebfd529 // fsub v9.4s, v9.4s, v31.4s
+	WORD $0x6e35dd29 // fmul v9.4s, v9.4s, v21.4s
+	WORD $0x4f9a1139 // fmla v25.4s, v9.4s, v26.s[0]
+	WORD $0xad006638 // stp q24, q25, [x17]
+	WORD $0xfd4001da // ldr d26, [x14]
+	WORD $0xad406678 // ldp q24, q25, [x19]
+	WORD $0x4ebfd58c // fsub v12.4s, v12.4s, v31.4s
+	WORD $0x6e34dd8c // fmul v12.4s, v12.4s, v20.4s
+	WORD $0x4f9a1198 // fmla v24.4s, v12.4s, v26.s[0]
+	WORD $0x4ebfd5ad // fsub v13.4s, v13.4s, v31.4s
+	WORD $0x6e35ddad // fmul v13.4s, v13.4s, v21.4s
+	WORD $0x4f9a11b9 // fmla v25.4s, v13.4s, v26.s[0]
+	WORD $0xad006678 // stp q24, q25, [x19]
+	WORD $0xfd4001fa // ldr d26, [x15]
+	WORD $0xad406698 // ldp q24, q25, [x20]
+	WORD $0x4ebfd610 // fsub v16.4s, v16.4s, v31.4s
+	WORD $0x6e34de10 // fmul v16.4s, v16.4s, v20.4s
+	WORD $0x4f9a1218 // fmla v24.4s, v16.4s, v26.s[0]
+	WORD $0x4ebfd631 // fsub v17.4s, v17.4s, v31.4s
+	WORD $0x6e35de31 // fmul v17.4s, v17.4s, v21.4s
+	WORD $0x4f9a1239 // fmla v25.4s, v17.4s, v26.s[0]
+	WORD $0xad006698 // stp q24, q25, [x20]
+	WORD $0x3dc00474 // ldr q20, [x3, #16]
+	WORD $0x6e613a95 // shll2 v21.4s, v20.8h, #16
+	WORD $0x2e613a94 // shll v20.4s, v20.4h, #16
+	WORD $0xfd4000ba // ldr d26, [x5]
+	WORD $0xad4164d8 // ldp q24, q25, [x6, #32]
+	WORD $0x4ebfd442 // fsub v2.4s, v2.4s, v31.4s
+	WORD $0x6e34dc42 // fmul v2.4s, v2.4s, v20.4s
+	WORD $0x4f9a1058 // fmla v24.4s, v2.4s, v26.s[0]
+	WORD $0x4ebfd463 // fsub v3.4s, v3.4s, v31.4s
+	WORD $0x6e35dc63 // fmul v3.4s, v3.4s, v21.4s
+	WORD $0x4f9a1079 // fmla v25.4s, v3.4s, v26.s[0]
+	WORD $0xad0164d8 // stp q24, q25, [x6, #32]
+	WORD $0xfd40019a // ldr d26, [x12]
+	WORD $0xad416618 // ldp q24, q25, [x16, #32]
+	WORD $0x4ebfd4c6 // fsub v6.4s, v6.4s, v31.4s
+	WORD $0x6e34dcc6 // fmul v6.4s, v6.4s, v20.4s
+	WORD $0x4f9a10d8 // fmla v24.4s, v6.4s, v26.s[0]
+	WORD $0x4ebfd4e7 // fsub v7.4s, v7.4s, v31.4s
+	WORD $0x6e35dce7 // fmul v7.4s, v7.4s, v21.4s
+	WORD $0x4f9a10f9 // fmla v25.4s, v7.4s, v26.s[0]
+	WORD $0xad016618 // stp q24, q25, [x16, #32]
+	WORD $0xfd4001ba // ldr d26, [x13]
+	WORD $0xad416638 // ldp q24, q25, [x17, #32]
+	WORD $0x4ebfd54a // fsub v10.4s, v10.4s, v31.4s
+	WORD $0x6e34dd4a // fmul v10.4s, v10.4s, v20.4s
+	WORD $0x4f9a1158 // fmla v24.4s, v10.4s, v26.s[0]
+	WORD $0x4ebfd56b // fsub v11.4s, v11.4s, v31.4s
+	WORD $0x6e35dd6b // fmul v11.4s, v11.4s, v21.4s
+	WORD $0x4f9a1179 // fmla v25.4s, v11.4s, v26.s[0]
+	WORD $0xad016638 // stp q24, q25, [x17, #32]
+	WORD $0xfd4001da // ldr d26, [x14]
+	WORD $0xad416678 // ldp q24, q25, [x19, #32]
+	WORD $0x4ebfd5ce // fsub v14.4s, v14.4s, v31.4s
+	WORD $0x6e34ddce // fmul v14.4s, v14.4s, v20.4s
+	WORD $0x4f9a11d8 // fmla v24.4s, v14.4s, v26.s[0]
+	WORD $0x4ebfd5ef // fsub v15.4s, v15.4s, v31.4s
+	WORD $0x6e35ddef // fmul v15.4s, v15.4s, v21.4s
+	WORD $0x4f9a11f9 // fmla v25.4s, v15.4s, v26.s[0]
+	WORD $0xad016678 // stp q24, q25, [x19, #32]
+	WORD $0xfd4001fa // ldr d26, [x15]
+	WORD $0xad416698 // ldp q24, q25, [x20, #32]
+	WORD $0x4ebfd652 // fsub v18.4s, v18.4s, v31.4s
+	WORD $0x6e34de52 // fmul v18.4s, v18.4s, v20.4s
+	WORD $0x4f9a1258 // fmla v24.4s, v18.4s, v26.s[0]
+	WORD $0x4ebfd673 // fsub v19.4s, v19.4s, v31.4s
+	WORD $0x6e35de73 // fmul v19.4s, v19.4s, v21.4s
+	WORD $0x4f9a1279 // fmla v25.4s, v19.4s, v26.s[0]
+	WORD $0xad016698 // stp q24, q25, [x20, #32]
+	ADD $576, R2
+	ADD $576, R3
+	ADD $32, R4
+	ADD $8, R5
 	ADD $32, R8
 	ADD $8, R12
 	ADD $32, R9
@@ -5782,10 +18320,6 @@ TEXT ·f16NEON(SB), NOSPLIT, $0-48
 	MOVD rows+0(FP), R0
 	CMP $6, R0
 	BEQ rows6
-	CMP $5, R0
-	BEQ rows5
-	CMP $4, R0
-	BEQ rows4
 	CMP $3, R0
 	BEQ rows3
 	CMP $2, R0
@@ -6248,322 +18782,6 @@ loop3:
 	WORD $0xad014d52 // stp q18, q19, [x10, #32]
 	WORD $0xad025554 // stp q20, q21, [x10, #64]
 	WORD $0xad035d56 // stp q22, q23, [x10, #96]
-	RET
-rows4:
-	MOVD $0, R0
-half4:
-	MOVD k+16(FP), R1
-	MOVD w+8(FP), R2
-	MOVD x+24(FP), R3
-	MOVD y+32(FP), R4
-	ADD R0<<5, R2, R2
-	ADD R0<<6, R4, R4
-	LSL $2, R1, R5
-	ADD R5<<0, R3, R6
-	ADD R5<<0, R6, R7
-	ADD R5<<0, R7, R8
-	WORD $0x4f000400 // movi v0.4s, #0x0
-	WORD $0x4f000401 // movi v1.4s, #0x0
-	WORD $0x4f000402 // movi v2.4s, #0x0
-	WORD $0x4f000403 // movi v3.4s, #0x0
-	WORD $0x4f000404 // movi v4.4s, #0x0
-	WORD $0x4f000405 // movi v5.4s, #0x0
-	WORD $0x4f000406 // movi v6.4s, #0x0
-	WORD $0x4f000407 // movi v7.4s, #0x0
-	WORD $0x4f000408 // movi v8.4s, #0x0
-	WORD $0x4f000409 // movi v9.4s, #0x0
-	WORD $0x4f00040a // movi v10.4s, #0x0
-	WORD $0x4f00040b // movi v11.4s, #0x0
-	WORD $0x4f00040c // movi v12.4s, #0x0
-	WORD $0x4f00040d // movi v13.4s, #0x0
-	WORD $0x4f00040e // movi v14.4s, #0x0
-	WORD $0x4f00040f // movi v15.4s, #0x0
-loop4:
-	WORD $0x3dc00070 // ldr q16, [x3]
-	WORD $0x3dc000d1 // ldr q17, [x6]
-	WORD $0x3dc000f2 // ldr q18, [x7]
-	WORD $0x3dc00113 // ldr q19, [x8]
-	WORD $0x3dc00054 // ldr q20, [x2]
-	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
-	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
-	WORD $0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
-	WORD $0x4f911284 // fmla v4.4s, v20.4s, v17.s[0]
-	WORD $0x4f921288 // fmla v8.4s, v20.4s, v18.s[0]
-	WORD $0x4f93128c // fmla v12.4s, v20.4s, v19.s[0]
-	WORD $0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
-	WORD $0x4f9112a5 // fmla v5.4s, v21.4s, v17.s[0]
-	WORD $0x4f9212a9 // fmla v9.4s, v21.4s, v18.s[0]
-	WORD $0x4f9312ad // fmla v13.4s, v21.4s, v19.s[0]
-	WORD $0x3dc00456 // ldr q22, [x2, #16]
-	WORD $0x4e217ad7 // fcvtl2 v23.4s, v22.8h
-	WORD $0x0e217ad6 // fcvtl v22.4s, v22.4h
-	WORD $0x4f9012c2 // fmla v2.4s, v22.4s, v16.s[0]
-	WORD $0x4f9112c6 // fmla v6.4s, v22.4s, v17.s[0]
-	WORD $0x4f9212ca // fmla v10.4s, v22.4s, v18.s[0]
-	WORD $0x4f9312ce // fmla v14.4s, v22.4s, v19.s[0]
-	WORD $0x4f9012e3 // fmla v3.4s, v23.4s, v16.s[0]
-	WORD $0x4f9112e7 // fmla v7.4s, v23.4s, v17.s[0]
-	WORD $0x4f9212eb // fmla v11.4s, v23.4s, v18.s[0]
-	WORD $0x4f9312ef // fmla v15.4s, v23.4s, v19.s[0]
-	WORD $0x3dc01058 // ldr q24, [x2, #64]
-	WORD $0x4e217b19 // fcvtl2 v25.4s, v24.8h
-	WORD $0x0e217b18 // fcvtl v24.4s, v24.4h
-	WORD $0x4fb01300 // fmla v0.4s, v24.4s, v16.s[1]
-	WORD $0x4fb11304 // fmla v4.4s, v24.4s, v17.s[1]
-	WORD $0x4fb21308 // fmla v8.4s, v24.4s, v18.s[1]
-	WORD $0x4fb3130c // fmla v12.4s, v24.4s, v19.s[1]
-	WORD $0x4fb01321 // fmla v1.4s, v25.4s, v16.s[1]
-	WORD $0x4fb11325 // fmla v5.4s, v25.4s, v17.s[1]
-	WORD $0x4fb21329 // fmla v9.4s, v25.4s, v18.s[1]
-	WORD $0x4fb3132d // fmla v13.4s, v25.4s, v19.s[1]
-	WORD $0x3dc0145a // ldr q26, [x2, #80]
-	WORD $0x4e217b5b // fcvtl2 v27.4s, v26.8h
-	WORD $0x0e217b5a // fcvtl v26.4s, v26.4h
-	WORD $0x4fb01342 // fmla v2.4s, v26.4s, v16.s[1]
-	WORD $0x4fb11346 // fmla v6.4s, v26.4s, v17.s[1]
-	WORD $0x4fb2134a // fmla v10.4s, v26.4s, v18.s[1]
-	WORD $0x4fb3134e // fmla v14.4s, v26.4s, v19.s[1]
-	WORD $0x4fb01363 // fmla v3.4s, v27.4s, v16.s[1]
-	WORD $0x4fb11367 // fmla v7.4s, v27.4s, v17.s[1]
-	WORD $0x4fb2136b // fmla v11.4s, v27.4s, v18.s[1]
-	WORD $0x4fb3136f // fmla v15.4s, v27.4s, v19.s[1]
-	WORD $0x3dc02054 // ldr q20, [x2, #128]
-	WORD $0x4e217a95 // fcvtl2 v21.4s, v20.8h
-	WORD $0x0e217a94 // fcvtl v20.4s, v20.4h
-	WORD $0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
-	WORD $0x4f911a84 // fmla v4.4s, v20.4s, v17.s[2]
-	WORD $0x4f921a88 // fmla v8.4s, v20.4s, v18.s[2]
-	WORD $0x4f931a8c // fmla v12.4s, v20.4s, v19.s[2]
-	WORD $0x4f901aa1 // fmla v1.4s, v21.4s, v16.s[2]
-	WORD $0x4f911aa5 // fmla v5.4s, v21.4s, v17.s[2]
-	WORD $0x4f921aa9 // fmla v9.4s, v21.4s, v18.s[2]
-	WORD $0x4f931aad // fmla v13.4s, v21.4s, v19.s[2]
-	WORD $0x3dc02456 // ldr q22, [x2, #144]
-	WORD $0x4e217ad7 // fcvtl2 v23.4s, v22.8h
-	WORD $0x0e217ad6 // fcvtl v22.4s, v22.4h
-	WORD $0x4f901ac2 // fmla v2.4s, v22.4s, v16.s[2]
-	WORD $0x4f911ac6 // fmla v6.4s, v22.4s, v17.s[2]
-	WORD $0x4f921aca // fmla v10.4s, v22.4s, v18.s[2]
-	WORD $0x4f931ace // fmla v14.4s, v22.4s, v19.s[2]
-	WORD $0x4f901ae3 // fmla v3.4s, v23.4s, v16.s[2]
-	WORD $0x4f911ae7 // fmla v7.4s, v23.4s, v17.s[2]
-	WORD $0x4f921aeb // fmla v11.4s, v23.4s, v18.s[2]
-	WORD $0x4f931aef // fmla v15.4s, v23.4s, v19.s[2]
-	WORD $0x3dc03058 // ldr q24, [x2, #192]
-	WORD $0x4e217b19 // fcvtl2 v25.4s, v24.8h
-	WORD $0x0e217b18 // fcvtl v24.4s, v24.4h
-	WORD $0x4fb01b00 // fmla v0.4s, v24.4s, v16.s[3]
-	WORD $0x4fb11b04 // fmla v4.4s, v24.4s, v17.s[3]
-	WORD $0x4fb21b08 // fmla v8.4s, v24.4s, v18.s[3]
-	WORD $0x4fb31b0c // fmla v12.4s, v24.4s, v19.s[3]
-	WORD $0x4fb01b21 // fmla v1.4s, v25.4s, v16.s[3]
-	WORD $0x4fb11b25 // fmla v5.4s, v25.4s, v17.s[3]
-	WORD $0x4fb21b29 // fmla v9.4s, v25.4s, v18.s[3]
-	WORD $0x4fb31b2d // fmla v13.4s, v25.4s, v19.s[3]
-	WORD $0x3dc0345a // ldr q26, [x2, #208]
-	WORD $0x4e217b5b // fcvtl2 v27.4s, v26.8h
-	WORD $0x0e217b5a // fcvtl v26.4s, v26.4h
-	WORD $0x4fb01b42 // fmla v2.4s, v26.4s, v16.s[3]
-	WORD $0x4fb11b46 // fmla v6.4s, v26.4s, v17.s[3]
-	WORD $0x4fb21b4a // fmla v10.4s, v26.4s, v18.s[3]
-	WORD $0x4fb31b4e // fmla v14.4s, v26.4s, v19.s[3]
-	WORD $0x4fb01b63 // fmla v3.4s, v27.4s, v16.s[3]
-	WORD $0x4fb11b67 // fmla v7.4s, v27.4s, v17.s[3]
-	WORD $0x4fb21b6b // fmla v11.4s, v27.4s, v18.s[3]
-	WORD $0x4fb31b6f // fmla v15.4s, v27.4s, v19.s[3]
-	ADD $256, R2
-	ADD $16, R3
-	ADD $16, R6
-	ADD $16, R7
-	ADD $16, R8
-	SUBS $4, R1
-	BNE loop4
-	MOVD stride+40(FP), R9
-	ADD R9<<0, R4, R10
-	ADD R9<<0, R10, R11
-	ADD R9<<0, R11, R12
-	WORD $0xad000480 // stp q0, q1, [x4]
-	WORD $0xad010c82 // stp q2, q3, [x4, #32]
-	WORD $0xad001544 // stp q4, q5, [x10]
-	WORD $0xad011d46 // stp q6, q7, [x10, #32]
-	WORD $0xad002568 // stp q8, q9, [x11]
-	WORD $0xad012d6a // stp q10, q11, [x11, #32]
-	WORD $0xad00358c // stp q12, q13, [x12]
-	WORD $0xad013d8e // stp q14, q15, [x12, #32]
-	ADD $1, R0
-	CMP $2, R0
-	BNE half4
-	RET
-rows5:
-	MOVD $0, R0
-half5:
-	MOVD k+16(FP), R1
-	MOVD w+8(FP), R2
-	MOVD x+24(FP), R3
-	MOVD y+32(FP), R4
-	ADD R0<<5, R2, R2
-	ADD R0<<6, R4, R4
-	LSL $2, R1, R5
-	ADD R5<<0, R3, R6
-	ADD R5<<0, R6, R7
-	ADD R5<<0, R7, R8
-	ADD R5<<0, R8, R9
-	WORD $0x4f000400 // movi v0.4s, #0x0
-	WORD $0x4f000401 // movi v1.4s, #0x0
-	WORD $0x4f000402 // movi v2.4s, #0x0
-	WORD $0x4f000403 // movi v3.4s, #0x0
-	WORD $0x4f000404 // movi v4.4s, #0x0
-	WORD $0x4f000405 // movi v5.4s, #0x0
-	WORD $0x4f000406 // movi v6.4s, #0x0
-	WORD $0x4f000407 // movi v7.4s, #0x0
-	WORD $0x4f000408 // movi v8.4s, #0x0
-	WORD $0x4f000409 // movi v9.4s, #0x0
-	WORD $0x4f00040a // movi v10.4s, #0x0
-	WORD $0x4f00040b // movi v11.4s, #0x0
-	WORD $0x4f00040c // movi v12.4s, #0x0
-	WORD $0x4f00040d // movi v13.4s, #0x0
-	WORD $0x4f00040e // movi v14.4s, #0x0
-	WORD $0x4f00040f // movi v15.4s, #0x0
-	WORD $0x4f000410 // movi v16.4s, #0x0
-	WORD $0x4f000411 // movi v17.4s, #0x0
-	WORD $0x4f000412 // movi v18.4s, #0x0
-	WORD $0x4f000413 // movi v19.4s, #0x0
-loop5:
-	WORD $0x3dc00074 // ldr q20, [x3]
-	WORD $0x3dc000d5 // ldr q21, [x6]
-	WORD $0x3dc000f6 // ldr q22, [x7]
-	WORD $0x3dc00117 // ldr q23, [x8]
-	WORD $0x3dc00138 // ldr q24, [x9]
-	WORD $0x3dc00059 // ldr q25, [x2]
-	WORD $0x4e217b3a // fcvtl2 v26.4s, v25.8h
-	WORD $0x0e217b39 // fcvtl v25.4s, v25.4h
-	WORD $0x4f941320 // fmla v0.4s, v25.4s, v20.s[0]
-	WORD $0x4f951324 // fmla v4.4s, v25.4s, v21.s[0]
-	WORD $0x4f961328 // fmla v8.4s, v25.4s, v22.s[0]
-	WORD $0x4f97132c // fmla v12.4s, v25.4s, v23.s[0]
-	WORD $0x4f981330 // fmla v16.4s, v25.4s, v24.s[0]
-	WORD $0x4f941341 // fmla v1.4s, v26.4s, v20.s[0]
-	WORD $0x4f951345 // fmla v5.4s, v26.4s, v21.s[0]
-	WORD $0x4f961349 // fmla v9.4s, v26.4s, v22.s[0]
-	WORD $0x4f97134d // fmla v13.4s, v26.4s, v23.s[0]
-	WORD $0x4f981351 // fmla v17.4s, v26.4s, v24.s[0]
-	WORD $0x3dc0045b // ldr q27, [x2, #16]
-	WORD $0x4e217b7c // fcvtl2 v28.4s, v27.8h
-	WORD $0x0e217b7b // fcvtl v27.4s, v27.4h
-	WORD $0x4f941362 // fmla v2.4s, v27.4s, v20.s[0]
-	WORD $0x4f951366 // fmla v6.4s, v27.4s, v21.s[0]
-	WORD $0x4f96136a // fmla v10.4s, v27.4s, v22.s[0]
-	WORD $0x4f97136e // fmla v14.4s, v27.4s, v23.s[0]
-	WORD $0x4f981372 // fmla v18.4s, v27.4s, v24.s[0]
-	WORD $0x4f941383 // fmla v3.4s, v28.4s, v20.s[0]
-	WORD $0x4f951387 // fmla v7.4s, v28.4s, v21.s[0]
-	WORD $0x4f96138b // fmla v11.4s, v28.4s, v22.s[0]
-	WORD $0x4f97138f // fmla v15.4s, v28.4s, v23.s[0]
-	WORD $0x4f981393 // fmla v19.4s, v28.4s, v24.s[0]
-	WORD $0x3dc0105d // ldr q29, [x2, #64]
-	WORD $0x4e217bbe // fcvtl2 v30.4s, v29.8h
-	WORD $0x0e217bbd // fcvtl v29.4s, v29.4h
-	WORD $0x4fb413a0 // fmla v0.4s, v29.4s, v20.s[1]
-	WORD $0x4fb513a4 // fmla v4.4s, v29.4s, v21.s[1]
-	WORD $0x4fb613a8 // fmla v8.4s, v29.4s, v22.s[1]
-	WORD $0x4fb713ac // fmla v12.4s, v29.4s, v23.s[1]
-	WORD $0x4fb813b0 // fmla v16.4s, v29.4s, v24.s[1]
-	WORD $0x4fb413c1 // fmla v1.4s, v30.4s, v20.s[1]
-	WORD $0x4fb513c5 // fmla v5.4s, v30.4s, v21.s[1]
-	WORD $0x4fb613c9 // fmla v9.4s, v30.4s, v22.s[1]
-	WORD $0x4fb713cd // fmla v13.4s, v30.4s, v23.s[1]
-	WORD $0x4fb813d1 // fmla v17.4s, v30.4s, v24.s[1]
-	WORD $0x3dc01459 // ldr q25, [x2, #80]
-	WORD $0x4e217b3a // fcvtl2 v26.4s, v25.8h
-	WORD $0x0e217b39 // fcvtl v25.4s, v25.4h
-	WORD $0x4fb41322 // fmla v2.4s, v25.4s, v20.s[1]
-	WORD $0x4fb51326 // fmla v6.4s, v25.4s, v21.s[1]
-	WORD $0x4fb6132a // fmla v10.4s, v25.4s, v22.s[1]
-	WORD $0x4fb7132e // fmla v14.4s, v25.4s, v23.s[1]
-	WORD $0x4fb81332 // fmla v18.4s, v25.4s, v24.s[1]
-	WORD $0x4fb41343 // fmla v3.4s, v26.4s, v20.s[1]
-	WORD $0x4fb51347 // fmla v7.4s, v26.4s, v21.s[1]
-	WORD $0x4fb6134b // fmla v11.4s, v26.4s, v22.s[1]
-	WORD $0x4fb7134f // fmla v15.4s, v26.4s, v23.s[1]
-	WORD $0x4fb81353 // fmla v19.4s, v26.4s, v24.s[1]
-	WORD $0x3dc0205b // ldr q27, [x2, #128]
-	WORD $0x4e217b7c // fcvtl2 v28.4s, v27.8h
-	WORD $0x0e217b7b // fcvtl v27.4s, v27.4h
-	WORD $0x4f941b60 // fmla v0.4s, v27.4s, v20.s[2]
-	WORD $0x4f951b64 // fmla v4.4s, v27.4s, v21.s[2]
-	WORD $0x4f961b68 // fmla v8.4s, v27.4s, v22.s[2]
-	WORD $0x4f971b6c // fmla v12.4s, v27.4s, v23.s[2]
-	WORD $0x4f981b70 // fmla v16.4s, v27.4s, v24.s[2]
-	WORD $0x4f941b81 // fmla v1.4s, v28.4s, v20.s[2]
-	WORD $0x4f951b85 // fmla v5.4s, v28.4s, v21.s[2]
-	WORD $0x4f961b89 // fmla v9.4s, v28.4s, v22.s[2]
-	WORD $0x4f971b8d // fmla v13.4s, v28.4s, v23.s[2]
-	WORD $0x4f981b91 // fmla v17.4s, v28.4s, v24.s[2]
-	WORD $0x3dc0245d // ldr q29, [x2, #144]
-	WORD $0x4e217bbe // fcvtl2 v30.4s, v29.8h
-	WORD $0x0e217bbd // fcvtl v29.4s, v29.4h
-	WORD $0x4f941ba2 // fmla v2.4s, v29.4s, v20.s[2]
-	WORD $0x4f951ba6 // fmla v6.4s, v29.4s, v21.s[2]
-	WORD $0x4f961baa // fmla v10.4s, v29.4s, v22.s[2]
-	WORD $0x4f971bae // fmla v14.4s, v29.4s, v23.s[2]
-	WORD $0x4f981bb2 // fmla v18.4s, v29.4s, v24.s[2]
-	WORD $0x4f941bc3 // fmla v3.4s, v30.4s, v20.s[2]
-	WORD $0x4f951bc7 // fmla v7.4s, v30.4s, v21.s[2]
-	WORD $0x4f961bcb // fmla v11.4s, v30.4s, v22.s[2]
-	WORD $0x4f971bcf // fmla v15.4s, v30.4s, v23.s[2]
-	WORD $0x4f981bd3 // fmla v19.4s, v30.4s, v24.s[2]
-	WORD $0x3dc03059 // ldr q25, [x2, #192]
-	WORD $0x4e217b3a // fcvtl2 v26.4s, v25.8h
-	WORD $0x0e217b39 // fcvtl v25.4s, v25.4h
-	WORD $0x4fb41b20 // fmla v0.4s, v25.4s, v20.s[3]
-	WORD $0x4fb51b24 // fmla v4.4s, v25.4s, v21.s[3]
-	WORD $0x4fb61b28 // fmla v8.4s, v25.4s, v22.s[3]
-	WORD $0x4fb71b2c // fmla v12.4s, v25.4s, v23.s[3]
-	WORD $0x4fb81b30 // fmla v16.4s, v25.4s, v24.s[3]
-	WORD $0x4fb41b41 // fmla v1.4s, v26.4s, v20.s[3]
-	WORD $0x4fb51b45 // fmla v5.4s, v26.4s, v21.s[3]
-	WORD $0x4fb61b49 // fmla v9.4s, v26.4s, v22.s[3]
-	WORD $0x4fb71b4d // fmla v13.4s, v26.4s, v23.s[3]
-	WORD $0x4fb81b51 // fmla v17.4s, v26.4s, v24.s[3]
-	WORD $0x3dc0345b // ldr q27, [x2, #208]
-	WORD $0x4e217b7c // fcvtl2 v28.4s, v27.8h
-	WORD $0x0e217b7b // fcvtl v27.4s, v27.4h
-	WORD $0x4fb41b62 // fmla v2.4s, v27.4s, v20.s[3]
-	WORD $0x4fb51b66 // fmla v6.4s, v27.4s, v21.s[3]
-	WORD $0x4fb61b6a // fmla v10.4s, v27.4s, v22.s[3]
-	WORD $0x4fb71b6e // fmla v14.4s, v27.4s, v23.s[3]
-	WORD $0x4fb81b72 // fmla v18.4s, v27.4s, v24.s[3]
-	WORD $0x4fb41b83 // fmla v3.4s, v28.4s, v20.s[3]
-	WORD $0x4fb51b87 // fmla v7.4s, v28.4s, v21.s[3]
-	WORD $0x4fb61b8b // fmla v11.4s, v28.4s, v22.s[3]
-	WORD $0x4fb71b8f // fmla v15.4s, v28.4s, v23.s[3]
-	WORD $0x4fb81b93 // fmla v19.4s, v28.4s, v24.s[3]
-	ADD $256, R2
-	ADD $16, R3
-	ADD $16, R6
-	ADD $16, R7
-	ADD $16, R8
-	ADD $16, R9
-	SUBS $4, R1
-	BNE loop5
-	MOVD stride+40(FP), R10
-	ADD R10<<0, R4, R11
-	ADD R10<<0, R11, R12
-	ADD R10<<0, R12, R13
-	ADD R10<<0, R13, R14
-	WORD $0xad000480 // stp q0, q1, [x4]
-	WORD $0xad010c82 // stp q2, q3, [x4, #32]
-	WORD $0xad001564 // stp q4, q5, [x11]
-	WORD $0xad011d66 // stp q6, q7, [x11, #32]
-	WORD $0xad002588 // stp q8, q9, [x12]
-	WORD $0xad012d8a // stp q10, q11, [x12, #32]
-	WORD $0xad0035ac // stp q12, q13, [x13]
-	WORD $0xad013dae // stp q14, q15, [x13, #32]
-	WORD $0xad0045d0 // stp q16, q17, [x14]
-	WORD $0xad014dd2 // stp q18, q19, [x14, #32]
-	ADD $1, R0
-	CMP $2, R0
-	BNE half5
 	RET
 rows6:
 	MOVD $0, R0
@@ -6768,10 +18986,6 @@ TEXT ·bf16NEON(SB), NOSPLIT, $0-48
 	MOVD rows+0(FP), R0
 	CMP $6, R0
 	BEQ rows6
-	CMP $5, R0
-	BEQ rows5
-	CMP $4, R0
-	BEQ rows4
 	CMP $3, R0
 	BEQ rows3
 	CMP $2, R0
@@ -7235,322 +19449,6 @@ loop3:
 	WORD $0xad025554 // stp q20, q21, [x10, #64]
 	WORD $0xad035d56 // stp q22, q23, [x10, #96]
 	RET
-rows4:
-	MOVD $0, R0
-half4:
-	MOVD k+16(FP), R1
-	MOVD w+8(FP), R2
-	MOVD x+24(FP), R3
-	MOVD y+32(FP), R4
-	ADD R0<<5, R2, R2
-	ADD R0<<6, R4, R4
-	LSL $2, R1, R5
-	ADD R5<<0, R3, R6
-	ADD R5<<0, R6, R7
-	ADD R5<<0, R7, R8
-	WORD $0x4f000400 // movi v0.4s, #0x0
-	WORD $0x4f000401 // movi v1.4s, #0x0
-	WORD $0x4f000402 // movi v2.4s, #0x0
-	WORD $0x4f000403 // movi v3.4s, #0x0
-	WORD $0x4f000404 // movi v4.4s, #0x0
-	WORD $0x4f000405 // movi v5.4s, #0x0
-	WORD $0x4f000406 // movi v6.4s, #0x0
-	WORD $0x4f000407 // movi v7.4s, #0x0
-	WORD $0x4f000408 // movi v8.4s, #0x0
-	WORD $0x4f000409 // movi v9.4s, #0x0
-	WORD $0x4f00040a // movi v10.4s, #0x0
-	WORD $0x4f00040b // movi v11.4s, #0x0
-	WORD $0x4f00040c // movi v12.4s, #0x0
-	WORD $0x4f00040d // movi v13.4s, #0x0
-	WORD $0x4f00040e // movi v14.4s, #0x0
-	WORD $0x4f00040f // movi v15.4s, #0x0
-loop4:
-	WORD $0x3dc00070 // ldr q16, [x3]
-	WORD $0x3dc000d1 // ldr q17, [x6]
-	WORD $0x3dc000f2 // ldr q18, [x7]
-	WORD $0x3dc00113 // ldr q19, [x8]
-	WORD $0x3dc00054 // ldr q20, [x2]
-	WORD $0x6e613a95 // shll2 v21.4s, v20.8h, #16
-	WORD $0x2e613a94 // shll v20.4s, v20.4h, #16
-	WORD $0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
-	WORD $0x4f911284 // fmla v4.4s, v20.4s, v17.s[0]
-	WORD $0x4f921288 // fmla v8.4s, v20.4s, v18.s[0]
-	WORD $0x4f93128c // fmla v12.4s, v20.4s, v19.s[0]
-	WORD $0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
-	WORD $0x4f9112a5 // fmla v5.4s, v21.4s, v17.s[0]
-	WORD $0x4f9212a9 // fmla v9.4s, v21.4s, v18.s[0]
-	WORD $0x4f9312ad // fmla v13.4s, v21.4s, v19.s[0]
-	WORD $0x3dc00456 // ldr q22, [x2, #16]
-	WORD $0x6e613ad7 // shll2 v23.4s, v22.8h, #16
-	WORD $0x2e613ad6 // shll v22.4s, v22.4h, #16
-	WORD $0x4f9012c2 // fmla v2.4s, v22.4s, v16.s[0]
-	WORD $0x4f9112c6 // fmla v6.4s, v22.4s, v17.s[0]
-	WORD $0x4f9212ca // fmla v10.4s, v22.4s, v18.s[0]
-	WORD $0x4f9312ce // fmla v14.4s, v22.4s, v19.s[0]
-	WORD $0x4f9012e3 // fmla v3.4s, v23.4s, v16.s[0]
-	WORD $0x4f9112e7 // fmla v7.4s, v23.4s, v17.s[0]
-	WORD $0x4f9212eb // fmla v11.4s, v23.4s, v18.s[0]
-	WORD $0x4f9312ef // fmla v15.4s, v23.4s, v19.s[0]
-	WORD $0x3dc01058 // ldr q24, [x2, #64]
-	WORD $0x6e613b19 // shll2 v25.4s, v24.8h, #16
-	WORD $0x2e613b18 // shll v24.4s, v24.4h, #16
-	WORD $0x4fb01300 // fmla v0.4s, v24.4s, v16.s[1]
-	WORD $0x4fb11304 // fmla v4.4s, v24.4s, v17.s[1]
-	WORD $0x4fb21308 // fmla v8.4s, v24.4s, v18.s[1]
-	WORD $0x4fb3130c // fmla v12.4s, v24.4s, v19.s[1]
-	WORD $0x4fb01321 // fmla v1.4s, v25.4s, v16.s[1]
-	WORD $0x4fb11325 // fmla v5.4s, v25.4s, v17.s[1]
-	WORD $0x4fb21329 // fmla v9.4s, v25.4s, v18.s[1]
-	WORD $0x4fb3132d // fmla v13.4s, v25.4s, v19.s[1]
-	WORD $0x3dc0145a // ldr q26, [x2, #80]
-	WORD $0x6e613b5b // shll2 v27.4s, v26.8h, #16
-	WORD $0x2e613b5a // shll v26.4s, v26.4h, #16
-	WORD $0x4fb01342 // fmla v2.4s, v26.4s, v16.s[1]
-	WORD $0x4fb11346 // fmla v6.4s, v26.4s, v17.s[1]
-	WORD $0x4fb2134a // fmla v10.4s, v26.4s, v18.s[1]
-	WORD $0x4fb3134e // fmla v14.4s, v26.4s, v19.s[1]
-	WORD $0x4fb01363 // fmla v3.4s, v27.4s, v16.s[1]
-	WORD $0x4fb11367 // fmla v7.4s, v27.4s, v17.s[1]
-	WORD $0x4fb2136b // fmla v11.4s, v27.4s, v18.s[1]
-	WORD $0x4fb3136f // fmla v15.4s, v27.4s, v19.s[1]
-	WORD $0x3dc02054 // ldr q20, [x2, #128]
-	WORD $0x6e613a95 // shll2 v21.4s, v20.8h, #16
-	WORD $0x2e613a94 // shll v20.4s, v20.4h, #16
-	WORD $0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
-	WORD $0x4f911a84 // fmla v4.4s, v20.4s, v17.s[2]
-	WORD $0x4f921a88 // fmla v8.4s, v20.4s, v18.s[2]
-	WORD $0x4f931a8c // fmla v12.4s, v20.4s, v19.s[2]
-	WORD $0x4f901aa1 // fmla v1.4s, v21.4s, v16.s[2]
-	WORD $0x4f911aa5 // fmla v5.4s, v21.4s, v17.s[2]
-	WORD $0x4f921aa9 // fmla v9.4s, v21.4s, v18.s[2]
-	WORD $0x4f931aad // fmla v13.4s, v21.4s, v19.s[2]
-	WORD $0x3dc02456 // ldr q22, [x2, #144]
-	WORD $0x6e613ad7 // shll2 v23.4s, v22.8h, #16
-	WORD $0x2e613ad6 // shll v22.4s, v22.4h, #16
-	WORD $0x4f901ac2 // fmla v2.4s, v22.4s, v16.s[2]
-	WORD $0x4f911ac6 // fmla v6.4s, v22.4s, v17.s[2]
-	WORD $0x4f921aca // fmla v10.4s, v22.4s, v18.s[2]
-	WORD $0x4f931ace // fmla v14.4s, v22.4s, v19.s[2]
-	WORD $0x4f901ae3 // fmla v3.4s, v23.4s, v16.s[2]
-	WORD $0x4f911ae7 // fmla v7.4s, v23.4s, v17.s[2]
-	WORD $0x4f921aeb // fmla v11.4s, v23.4s, v18.s[2]
-	WORD $0x4f931aef // fmla v15.4s, v23.4s, v19.s[2]
-	WORD $0x3dc03058 // ldr q24, [x2, #192]
-	WORD $0x6e613b19 // shll2 v25.4s, v24.8h, #16
-	WORD $0x2e613b18 // shll v24.4s, v24.4h, #16
-	WORD $0x4fb01b00 // fmla v0.4s, v24.4s, v16.s[3]
-	WORD $0x4fb11b04 // fmla v4.4s, v24.4s, v17.s[3]
-	WORD $0x4fb21b08 // fmla v8.4s, v24.4s, v18.s[3]
-	WORD $0x4fb31b0c // fmla v12.4s, v24.4s, v19.s[3]
-	WORD $0x4fb01b21 // fmla v1.4s, v25.4s, v16.s[3]
-	WORD $0x4fb11b25 // fmla v5.4s, v25.4s, v17.s[3]
-	WORD $0x4fb21b29 // fmla v9.4s, v25.4s, v18.s[3]
-	WORD $0x4fb31b2d // fmla v13.4s, v25.4s, v19.s[3]
-	WORD $0x3dc0345a // ldr q26, [x2, #208]
-	WORD $0x6e613b5b // shll2 v27.4s, v26.8h, #16
-	WORD $0x2e613b5a // shll v26.4s, v26.4h, #16
-	WORD $0x4fb01b42 // fmla v2.4s, v26.4s, v16.s[3]
-	WORD $0x4fb11b46 // fmla v6.4s, v26.4s, v17.s[3]
-	WORD $0x4fb21b4a // fmla v10.4s, v26.4s, v18.s[3]
-	WORD $0x4fb31b4e // fmla v14.4s, v26.4s, v19.s[3]
-	WORD $0x4fb01b63 // fmla v3.4s, v27.4s, v16.s[3]
-	WORD $0x4fb11b67 // fmla v7.4s, v27.4s, v17.s[3]
-	WORD $0x4fb21b6b // fmla v11.4s, v27.4s, v18.s[3]
-	WORD $0x4fb31b6f // fmla v15.4s, v27.4s, v19.s[3]
-	ADD $256, R2
-	ADD $16, R3
-	ADD $16, R6
-	ADD $16, R7
-	ADD $16, R8
-	SUBS $4, R1
-	BNE loop4
-	MOVD stride+40(FP), R9
-	ADD R9<<0, R4, R10
-	ADD R9<<0, R10, R11
-	ADD R9<<0, R11, R12
-	WORD $0xad000480 // stp q0, q1, [x4]
-	WORD $0xad010c82 // stp q2, q3, [x4, #32]
-	WORD $0xad001544 // stp q4, q5, [x10]
-	WORD $0xad011d46 // stp q6, q7, [x10, #32]
-	WORD $0xad002568 // stp q8, q9, [x11]
-	WORD $0xad012d6a // stp q10, q11, [x11, #32]
-	WORD $0xad00358c // stp q12, q13, [x12]
-	WORD $0xad013d8e // stp q14, q15, [x12, #32]
-	ADD $1, R0
-	CMP $2, R0
-	BNE half4
-	RET
-rows5:
-	MOVD $0, R0
-half5:
-	MOVD k+16(FP), R1
-	MOVD w+8(FP), R2
-	MOVD x+24(FP), R3
-	MOVD y+32(FP), R4
-	ADD R0<<5, R2, R2
-	ADD R0<<6, R4, R4
-	LSL $2, R1, R5
-	ADD R5<<0, R3, R6
-	ADD R5<<0, R6, R7
-	ADD R5<<0, R7, R8
-	ADD R5<<0, R8, R9
-	WORD $0x4f000400 // movi v0.4s, #0x0
-	WORD $0x4f000401 // movi v1.4s, #0x0
-	WORD $0x4f000402 // movi v2.4s, #0x0
-	WORD $0x4f000403 // movi v3.4s, #0x0
-	WORD $0x4f000404 // movi v4.4s, #0x0
-	WORD $0x4f000405 // movi v5.4s, #0x0
-	WORD $0x4f000406 // movi v6.4s, #0x0
-	WORD $0x4f000407 // movi v7.4s, #0x0
-	WORD $0x4f000408 // movi v8.4s, #0x0
-	WORD $0x4f000409 // movi v9.4s, #0x0
-	WORD $0x4f00040a // movi v10.4s, #0x0
-	WORD $0x4f00040b // movi v11.4s, #0x0
-	WORD $0x4f00040c // movi v12.4s, #0x0
-	WORD $0x4f00040d // movi v13.4s, #0x0
-	WORD $0x4f00040e // movi v14.4s, #0x0
-	WORD $0x4f00040f // movi v15.4s, #0x0
-	WORD $0x4f000410 // movi v16.4s, #0x0
-	WORD $0x4f000411 // movi v17.4s, #0x0
-	WORD $0x4f000412 // movi v18.4s, #0x0
-	WORD $0x4f000413 // movi v19.4s, #0x0
-loop5:
-	WORD $0x3dc00074 // ldr q20, [x3]
-	WORD $0x3dc000d5 // ldr q21, [x6]
-	WORD $0x3dc000f6 // ldr q22, [x7]
-	WORD $0x3dc00117 // ldr q23, [x8]
-	WORD $0x3dc00138 // ldr q24, [x9]
-	WORD $0x3dc00059 // ldr q25, [x2]
-	WORD $0x6e613b3a // shll2 v26.4s, v25.8h, #16
-	WORD $0x2e613b39 // shll v25.4s, v25.4h, #16
-	WORD $0x4f941320 // fmla v0.4s, v25.4s, v20.s[0]
-	WORD $0x4f951324 // fmla v4.4s, v25.4s, v21.s[0]
-	WORD $0x4f961328 // fmla v8.4s, v25.4s, v22.s[0]
-	WORD $0x4f97132c // fmla v12.4s, v25.4s, v23.s[0]
-	WORD $0x4f981330 // fmla v16.4s, v25.4s, v24.s[0]
-	WORD $0x4f941341 // fmla v1.4s, v26.4s, v20.s[0]
-	WORD $0x4f951345 // fmla v5.4s, v26.4s, v21.s[0]
-	WORD $0x4f961349 // fmla v9.4s, v26.4s, v22.s[0]
-	WORD $0x4f97134d // fmla v13.4s, v26.4s, v23.s[0]
-	WORD $0x4f981351 // fmla v17.4s, v26.4s, v24.s[0]
-	WORD $0x3dc0045b // ldr q27, [x2, #16]
-	WORD $0x6e613b7c // shll2 v28.4s, v27.8h, #16
-	WORD $0x2e613b7b // shll v27.4s, v27.4h, #16
-	WORD $0x4f941362 // fmla v2.4s, v27.4s, v20.s[0]
-	WORD $0x4f951366 // fmla v6.4s, v27.4s, v21.s[0]
-	WORD $0x4f96136a // fmla v10.4s, v27.4s, v22.s[0]
-	WORD $0x4f97136e // fmla v14.4s, v27.4s, v23.s[0]
-	WORD $0x4f981372 // fmla v18.4s, v27.4s, v24.s[0]
-	WORD $0x4f941383 // fmla v3.4s, v28.4s, v20.s[0]
-	WORD $0x4f951387 // fmla v7.4s, v28.4s, v21.s[0]
-	WORD $0x4f96138b // fmla v11.4s, v28.4s, v22.s[0]
-	WORD $0x4f97138f // fmla v15.4s, v28.4s, v23.s[0]
-	WORD $0x4f981393 // fmla v19.4s, v28.4s, v24.s[0]
-	WORD $0x3dc0105d // ldr q29, [x2, #64]
-	WORD $0x6e613bbe // shll2 v30.4s, v29.8h, #16
-	WORD $0x2e613bbd // shll v29.4s, v29.4h, #16
-	WORD $0x4fb413a0 // fmla v0.4s, v29.4s, v20.s[1]
-	WORD $0x4fb513a4 // fmla v4.4s, v29.4s, v21.s[1]
-	WORD $0x4fb613a8 // fmla v8.4s, v29.4s, v22.s[1]
-	WORD $0x4fb713ac // fmla v12.4s, v29.4s, v23.s[1]
-	WORD $0x4fb813b0 // fmla v16.4s, v29.4s, v24.s[1]
-	WORD $0x4fb413c1 // fmla v1.4s, v30.4s, v20.s[1]
-	WORD $0x4fb513c5 // fmla v5.4s, v30.4s, v21.s[1]
-	WORD $0x4fb613c9 // fmla v9.4s, v30.4s, v22.s[1]
-	WORD $0x4fb713cd // fmla v13.4s, v30.4s, v23.s[1]
-	WORD $0x4fb813d1 // fmla v17.4s, v30.4s, v24.s[1]
-	WORD $0x3dc01459 // ldr q25, [x2, #80]
-	WORD $0x6e613b3a // shll2 v26.4s, v25.8h, #16
-	WORD $0x2e613b39 // shll v25.4s, v25.4h, #16
-	WORD $0x4fb41322 // fmla v2.4s, v25.4s, v20.s[1]
-	WORD $0x4fb51326 // fmla v6.4s, v25.4s, v21.s[1]
-	WORD $0x4fb6132a // fmla v10.4s, v25.4s, v22.s[1]
-	WORD $0x4fb7132e // fmla v14.4s, v25.4s, v23.s[1]
-	WORD $0x4fb81332 // fmla v18.4s, v25.4s, v24.s[1]
-	WORD $0x4fb41343 // fmla v3.4s, v26.4s, v20.s[1]
-	WORD $0x4fb51347 // fmla v7.4s, v26.4s, v21.s[1]
-	WORD $0x4fb6134b // fmla v11.4s, v26.4s, v22.s[1]
-	WORD $0x4fb7134f // fmla v15.4s, v26.4s, v23.s[1]
-	WORD $0x4fb81353 // fmla v19.4s, v26.4s, v24.s[1]
-	WORD $0x3dc0205b // ldr q27, [x2, #128]
-	WORD $0x6e613b7c // shll2 v28.4s, v27.8h, #16
-	WORD $0x2e613b7b // shll v27.4s, v27.4h, #16
-	WORD $0x4f941b60 // fmla v0.4s, v27.4s, v20.s[2]
-	WORD $0x4f951b64 // fmla v4.4s, v27.4s, v21.s[2]
-	WORD $0x4f961b68 // fmla v8.4s, v27.4s, v22.s[2]
-	WORD $0x4f971b6c // fmla v12.4s, v27.4s, v23.s[2]
-	WORD $0x4f981b70 // fmla v16.4s, v27.4s, v24.s[2]
-	WORD $0x4f941b81 // fmla v1.4s, v28.4s, v20.s[2]
-	WORD $0x4f951b85 // fmla v5.4s, v28.4s, v21.s[2]
-	WORD $0x4f961b89 // fmla v9.4s, v28.4s, v22.s[2]
-	WORD $0x4f971b8d // fmla v13.4s, v28.4s, v23.s[2]
-	WORD $0x4f981b91 // fmla v17.4s, v28.4s, v24.s[2]
-	WORD $0x3dc0245d // ldr q29, [x2, #144]
-	WORD $0x6e613bbe // shll2 v30.4s, v29.8h, #16
-	WORD $0x2e613bbd // shll v29.4s, v29.4h, #16
-	WORD $0x4f941ba2 // fmla v2.4s, v29.4s, v20.s[2]
-	WORD $0x4f951ba6 // fmla v6.4s, v29.4s, v21.s[2]
-	WORD $0x4f961baa // fmla v10.4s, v29.4s, v22.s[2]
-	WORD $0x4f971bae // fmla v14.4s, v29.4s, v23.s[2]
-	WORD $0x4f981bb2 // fmla v18.4s, v29.4s, v24.s[2]
-	WORD $0x4f941bc3 // fmla v3.4s, v30.4s, v20.s[2]
-	WORD $0x4f951bc7 // fmla v7.4s, v30.4s, v21.s[2]
-	WORD $0x4f961bcb // fmla v11.4s, v30.4s, v22.s[2]
-	WORD $0x4f971bcf // fmla v15.4s, v30.4s, v23.s[2]
-	WORD $0x4f981bd3 // fmla v19.4s, v30.4s, v24.s[2]
-	WORD $0x3dc03059 // ldr q25, [x2, #192]
-	WORD $0x6e613b3a // shll2 v26.4s, v25.8h, #16
-	WORD $0x2e613b39 // shll v25.4s, v25.4h, #16
-	WORD $0x4fb41b20 // fmla v0.4s, v25.4s, v20.s[3]
-	WORD $0x4fb51b24 // fmla v4.4s, v25.4s, v21.s[3]
-	WORD $0x4fb61b28 // fmla v8.4s, v25.4s, v22.s[3]
-	WORD $0x4fb71b2c // fmla v12.4s, v25.4s, v23.s[3]
-	WORD $0x4fb81b30 // fmla v16.4s, v25.4s, v24.s[3]
-	WORD $0x4fb41b41 // fmla v1.4s, v26.4s, v20.s[3]
-	WORD $0x4fb51b45 // fmla v5.4s, v26.4s, v21.s[3]
-	WORD $0x4fb61b49 // fmla v9.4s, v26.4s, v22.s[3]
-	WORD $0x4fb71b4d // fmla v13.4s, v26.4s, v23.s[3]
-	WORD $0x4fb81b51 // fmla v17.4s, v26.4s, v24.s[3]
-	WORD $0x3dc0345b // ldr q27, [x2, #208]
-	WORD $0x6e613b7c // shll2 v28.4s, v27.8h, #16
-	WORD $0x2e613b7b // shll v27.4s, v27.4h, #16
-	WORD $0x4fb41b62 // fmla v2.4s, v27.4s, v20.s[3]
-	WORD $0x4fb51b66 // fmla v6.4s, v27.4s, v21.s[3]
-	WORD $0x4fb61b6a // fmla v10.4s, v27.4s, v22.s[3]
-	WORD $0x4fb71b6e // fmla v14.4s, v27.4s, v23.s[3]
-	WORD $0x4fb81b72 // fmla v18.4s, v27.4s, v24.s[3]
-	WORD $0x4fb41b83 // fmla v3.4s, v28.4s, v20.s[3]
-	WORD $0x4fb51b87 // fmla v7.4s, v28.4s, v21.s[3]
-	WORD $0x4fb61b8b // fmla v11.4s, v28.4s, v22.s[3]
-	WORD $0x4fb71b8f // fmla v15.4s, v28.4s, v23.s[3]
-	WORD $0x4fb81b93 // fmla v19.4s, v28.4s, v24.s[3]
-	ADD $256, R2
-	ADD $16, R3
-	ADD $16, R6
-	ADD $16, R7
-	ADD $16, R8
-	ADD $16, R9
-	SUBS $4, R1
-	BNE loop5
-	MOVD stride+40(FP), R10
-	ADD R10<<0, R4, R11
-	ADD R10<<0, R11, R12
-	ADD R10<<0, R12, R13
-	ADD R10<<0, R13, R14
-	WORD $0xad000480 // stp q0, q1, [x4]
-	WORD $0xad010c82 // stp q2, q3, [x4, #32]
-	WORD $0xad001564 // stp q4, q5, [x11]
-	WORD $0xad011d66 // stp q6, q7, [x11, #32]
-	WORD $0xad002588 // stp q8, q9, [x12]
-	WORD $0xad012d8a // stp q10, q11, [x12, #32]
-	WORD $0xad0035ac // stp q12, q13, [x13]
-	WORD $0xad013dae // stp q14, q15, [x13, #32]
-	WORD $0xad0045d0 // stp q16, q17, [x14]
-	WORD $0xad014dd2 // stp q18, q19, [x14, #32]
-	ADD $1, R0
-	CMP $2, R0
-	BNE half5
-	RET
 rows6:
 	MOVD $0, R0
 half6:
@@ -7754,10 +19652,6 @@ TEXT ·f32NEON(SB), NOSPLIT, $0-48
 	MOVD rows+0(FP), R0
 	CMP $6, R0
 	BEQ rows6
-	CMP $5, R0
-	BEQ rows5
-	CMP $4, R0
-	BEQ rows4
 	CMP $3, R0
 	BEQ rows3
 	CMP $2, R0
@@ -8124,290 +20018,6 @@ loop3:
 	WORD $0xad014d52 // stp q18, q19, [x10, #32]
 	WORD $0xad025554 // stp q20, q21, [x10, #64]
 	WORD $0xad035d56 // stp q22, q23, [x10, #96]
-	RET
-rows4:
-	MOVD $0, R0
-half4:
-	MOVD k+16(FP), R1
-	MOVD w+8(FP), R2
-	MOVD x+24(FP), R3
-	MOVD y+32(FP), R4
-	ADD R0<<6, R2, R2
-	ADD R0<<6, R4, R4
-	LSL $2, R1, R5
-	ADD R5<<0, R3, R6
-	ADD R5<<0, R6, R7
-	ADD R5<<0, R7, R8
-	WORD $0x4f000400 // movi v0.4s, #0x0
-	WORD $0x4f000401 // movi v1.4s, #0x0
-	WORD $0x4f000402 // movi v2.4s, #0x0
-	WORD $0x4f000403 // movi v3.4s, #0x0
-	WORD $0x4f000404 // movi v4.4s, #0x0
-	WORD $0x4f000405 // movi v5.4s, #0x0
-	WORD $0x4f000406 // movi v6.4s, #0x0
-	WORD $0x4f000407 // movi v7.4s, #0x0
-	WORD $0x4f000408 // movi v8.4s, #0x0
-	WORD $0x4f000409 // movi v9.4s, #0x0
-	WORD $0x4f00040a // movi v10.4s, #0x0
-	WORD $0x4f00040b // movi v11.4s, #0x0
-	WORD $0x4f00040c // movi v12.4s, #0x0
-	WORD $0x4f00040d // movi v13.4s, #0x0
-	WORD $0x4f00040e // movi v14.4s, #0x0
-	WORD $0x4f00040f // movi v15.4s, #0x0
-loop4:
-	WORD $0x3dc00070 // ldr q16, [x3]
-	WORD $0x3dc000d1 // ldr q17, [x6]
-	WORD $0x3dc000f2 // ldr q18, [x7]
-	WORD $0x3dc00113 // ldr q19, [x8]
-	WORD $0xad405454 // ldp q20, q21, [x2]
-	WORD $0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
-	WORD $0x4f911284 // fmla v4.4s, v20.4s, v17.s[0]
-	WORD $0x4f921288 // fmla v8.4s, v20.4s, v18.s[0]
-	WORD $0x4f93128c // fmla v12.4s, v20.4s, v19.s[0]
-	WORD $0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
-	WORD $0x4f9112a5 // fmla v5.4s, v21.4s, v17.s[0]
-	WORD $0x4f9212a9 // fmla v9.4s, v21.4s, v18.s[0]
-	WORD $0x4f9312ad // fmla v13.4s, v21.4s, v19.s[0]
-	WORD $0xad415c56 // ldp q22, q23, [x2, #32]
-	WORD $0x4f9012c2 // fmla v2.4s, v22.4s, v16.s[0]
-	WORD $0x4f9112c6 // fmla v6.4s, v22.4s, v17.s[0]
-	WORD $0x4f9212ca // fmla v10.4s, v22.4s, v18.s[0]
-	WORD $0x4f9312ce // fmla v14.4s, v22.4s, v19.s[0]
-	WORD $0x4f9012e3 // fmla v3.4s, v23.4s, v16.s[0]
-	WORD $0x4f9112e7 // fmla v7.4s, v23.4s, v17.s[0]
-	WORD $0x4f9212eb // fmla v11.4s, v23.4s, v18.s[0]
-	WORD $0x4f9312ef // fmla v15.4s, v23.4s, v19.s[0]
-	WORD $0xad446458 // ldp q24, q25, [x2, #128]
-	WORD $0x4fb01300 // fmla v0.4s, v24.4s, v16.s[1]
-	WORD $0x4fb11304 // fmla v4.4s, v24.4s, v17.s[1]
-	WORD $0x4fb21308 // fmla v8.4s, v24.4s, v18.s[1]
-	WORD $0x4fb3130c // fmla v12.4s, v24.4s, v19.s[1]
-	WORD $0x4fb01321 // fmla v1.4s, v25.4s, v16.s[1]
-	WORD $0x4fb11325 // fmla v5.4s, v25.4s, v17.s[1]
-	WORD $0x4fb21329 // fmla v9.4s, v25.4s, v18.s[1]
-	WORD $0x4fb3132d // fmla v13.4s, v25.4s, v19.s[1]
-	WORD $0xad456c5a // ldp q26, q27, [x2, #160]
-	WORD $0x4fb01342 // fmla v2.4s, v26.4s, v16.s[1]
-	WORD $0x4fb11346 // fmla v6.4s, v26.4s, v17.s[1]
-	WORD $0x4fb2134a // fmla v10.4s, v26.4s, v18.s[1]
-	WORD $0x4fb3134e // fmla v14.4s, v26.4s, v19.s[1]
-	WORD $0x4fb01363 // fmla v3.4s, v27.4s, v16.s[1]
-	WORD $0x4fb11367 // fmla v7.4s, v27.4s, v17.s[1]
-	WORD $0x4fb2136b // fmla v11.4s, v27.4s, v18.s[1]
-	WORD $0x4fb3136f // fmla v15.4s, v27.4s, v19.s[1]
-	WORD $0xad485454 // ldp q20, q21, [x2, #256]
-	WORD $0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
-	WORD $0x4f911a84 // fmla v4.4s, v20.4s, v17.s[2]
-	WORD $0x4f921a88 // fmla v8.4s, v20.4s, v18.s[2]
-	WORD $0x4f931a8c // fmla v12.4s, v20.4s, v19.s[2]
-	WORD $0x4f901aa1 // fmla v1.4s, v21.4s, v16.s[2]
-	WORD $0x4f911aa5 // fmla v5.4s, v21.4s, v17.s[2]
-	WORD $0x4f921aa9 // fmla v9.4s, v21.4s, v18.s[2]
-	WORD $0x4f931aad // fmla v13.4s, v21.4s, v19.s[2]
-	WORD $0xad495c56 // ldp q22, q23, [x2, #288]
-	WORD $0x4f901ac2 // fmla v2.4s, v22.4s, v16.s[2]
-	WORD $0x4f911ac6 // fmla v6.4s, v22.4s, v17.s[2]
-	WORD $0x4f921aca // fmla v10.4s, v22.4s, v18.s[2]
-	WORD $0x4f931ace // fmla v14.4s, v22.4s, v19.s[2]
-	WORD $0x4f901ae3 // fmla v3.4s, v23.4s, v16.s[2]
-	WORD $0x4f911ae7 // fmla v7.4s, v23.4s, v17.s[2]
-	WORD $0x4f921aeb // fmla v11.4s, v23.4s, v18.s[2]
-	WORD $0x4f931aef // fmla v15.4s, v23.4s, v19.s[2]
-	WORD $0xad4c6458 // ldp q24, q25, [x2, #384]
-	WORD $0x4fb01b00 // fmla v0.4s, v24.4s, v16.s[3]
-	WORD $0x4fb11b04 // fmla v4.4s, v24.4s, v17.s[3]
-	WORD $0x4fb21b08 // fmla v8.4s, v24.4s, v18.s[3]
-	WORD $0x4fb31b0c // fmla v12.4s, v24.4s, v19.s[3]
-	WORD $0x4fb01b21 // fmla v1.4s, v25.4s, v16.s[3]
-	WORD $0x4fb11b25 // fmla v5.4s, v25.4s, v17.s[3]
-	WORD $0x4fb21b29 // fmla v9.4s, v25.4s, v18.s[3]
-	WORD $0x4fb31b2d // fmla v13.4s, v25.4s, v19.s[3]
-	WORD $0xad4d6c5a // ldp q26, q27, [x2, #416]
-	WORD $0x4fb01b42 // fmla v2.4s, v26.4s, v16.s[3]
-	WORD $0x4fb11b46 // fmla v6.4s, v26.4s, v17.s[3]
-	WORD $0x4fb21b4a // fmla v10.4s, v26.4s, v18.s[3]
-	WORD $0x4fb31b4e // fmla v14.4s, v26.4s, v19.s[3]
-	WORD $0x4fb01b63 // fmla v3.4s, v27.4s, v16.s[3]
-	WORD $0x4fb11b67 // fmla v7.4s, v27.4s, v17.s[3]
-	WORD $0x4fb21b6b // fmla v11.4s, v27.4s, v18.s[3]
-	WORD $0x4fb31b6f // fmla v15.4s, v27.4s, v19.s[3]
-	ADD $512, R2
-	ADD $16, R3
-	ADD $16, R6
-	ADD $16, R7
-	ADD $16, R8
-	SUBS $4, R1
-	BNE loop4
-	MOVD stride+40(FP), R9
-	ADD R9<<0, R4, R10
-	ADD R9<<0, R10, R11
-	ADD R9<<0, R11, R12
-	WORD $0xad000480 // stp q0, q1, [x4]
-	WORD $0xad010c82 // stp q2, q3, [x4, #32]
-	WORD $0xad001544 // stp q4, q5, [x10]
-	WORD $0xad011d46 // stp q6, q7, [x10, #32]
-	WORD $0xad002568 // stp q8, q9, [x11]
-	WORD $0xad012d6a // stp q10, q11, [x11, #32]
-	WORD $0xad00358c // stp q12, q13, [x12]
-	WORD $0xad013d8e // stp q14, q15, [x12, #32]
-	ADD $1, R0
-	CMP $2, R0
-	BNE half4
-	RET
-rows5:
-	MOVD $0, R0
-half5:
-	MOVD k+16(FP), R1
-	MOVD w+8(FP), R2
-	MOVD x+24(FP), R3
-	MOVD y+32(FP), R4
-	ADD R0<<6, R2, R2
-	ADD R0<<6, R4, R4
-	LSL $2, R1, R5
-	ADD R5<<0, R3, R6
-	ADD R5<<0, R6, R7
-	ADD R5<<0, R7, R8
-	ADD R5<<0, R8, R9
-	WORD $0x4f000400 // movi v0.4s, #0x0
-	WORD $0x4f000401 // movi v1.4s, #0x0
-	WORD $0x4f000402 // movi v2.4s, #0x0
-	WORD $0x4f000403 // movi v3.4s, #0x0
-	WORD $0x4f000404 // movi v4.4s, #0x0
-	WORD $0x4f000405 // movi v5.4s, #0x0
-	WORD $0x4f000406 // movi v6.4s, #0x0
-	WORD $0x4f000407 // movi v7.4s, #0x0
-	WORD $0x4f000408 // movi v8.4s, #0x0
-	WORD $0x4f000409 // movi v9.4s, #0x0
-	WORD $0x4f00040a // movi v10.4s, #0x0
-	WORD $0x4f00040b // movi v11.4s, #0x0
-	WORD $0x4f00040c // movi v12.4s, #0x0
-	WORD $0x4f00040d // movi v13.4s, #0x0
-	WORD $0x4f00040e // movi v14.4s, #0x0
-	WORD $0x4f00040f // movi v15.4s, #0x0
-	WORD $0x4f000410 // movi v16.4s, #0x0
-	WORD $0x4f000411 // movi v17.4s, #0x0
-	WORD $0x4f000412 // movi v18.4s, #0x0
-	WORD $0x4f000413 // movi v19.4s, #0x0
-loop5:
-	WORD $0x3dc00074 // ldr q20, [x3]
-	WORD $0x3dc000d5 // ldr q21, [x6]
-	WORD $0x3dc000f6 // ldr q22, [x7]
-	WORD $0x3dc00117 // ldr q23, [x8]
-	WORD $0x3dc00138 // ldr q24, [x9]
-	WORD $0xad406859 // ldp q25, q26, [x2]
-	WORD $0x4f941320 // fmla v0.4s, v25.4s, v20.s[0]
-	WORD $0x4f951324 // fmla v4.4s, v25.4s, v21.s[0]
-	WORD $0x4f961328 // fmla v8.4s, v25.4s, v22.s[0]
-	WORD $0x4f97132c // fmla v12.4s, v25.4s, v23.s[0]
-	WORD $0x4f981330 // fmla v16.4s, v25.4s, v24.s[0]
-	WORD $0x4f941341 // fmla v1.4s, v26.4s, v20.s[0]
-	WORD $0x4f951345 // fmla v5.4s, v26.4s, v21.s[0]
-	WORD $0x4f961349 // fmla v9.4s, v26.4s, v22.s[0]
-	WORD $0x4f97134d // fmla v13.4s, v26.4s, v23.s[0]
-	WORD $0x4f981351 // fmla v17.4s, v26.4s, v24.s[0]
-	WORD $0xad41705b // ldp q27, q28, [x2, #32]
-	WORD $0x4f941362 // fmla v2.4s, v27.4s, v20.s[0]
-	WORD $0x4f951366 // fmla v6.4s, v27.4s, v21.s[0]
-	WORD $0x4f96136a // fmla v10.4s, v27.4s, v22.s[0]
-	WORD $0x4f97136e // fmla v14.4s, v27.4s, v23.s[0]
-	WORD $0x4f981372 // fmla v18.4s, v27.4s, v24.s[0]
-	WORD $0x4f941383 // fmla v3.4s, v28.4s, v20.s[0]
-	WORD $0x4f951387 // fmla v7.4s, v28.4s, v21.s[0]
-	WORD $0x4f96138b // fmla v11.4s, v28.4s, v22.s[0]
-	WORD $0x4f97138f // fmla v15.4s, v28.4s, v23.s[0]
-	WORD $0x4f981393 // fmla v19.4s, v28.4s, v24.s[0]
-	WORD $0xad44785d // ldp q29, q30, [x2, #128]
-	WORD $0x4fb413a0 // fmla v0.4s, v29.4s, v20.s[1]
-	WORD $0x4fb513a4 // fmla v4.4s, v29.4s, v21.s[1]
-	WORD $0x4fb613a8 // fmla v8.4s, v29.4s, v22.s[1]
-	WORD $0x4fb713ac // fmla v12.4s, v29.4s, v23.s[1]
-	WORD $0x4fb813b0 // fmla v16.4s, v29.4s, v24.s[1]
-	WORD $0x4fb413c1 // fmla v1.4s, v30.4s, v20.s[1]
-	WORD $0x4fb513c5 // fmla v5.4s, v30.4s, v21.s[1]
-	WORD $0x4fb613c9 // fmla v9.4s, v30.4s, v22.s[1]
-	WORD $0x4fb713cd // fmla v13.4s, v30.4s, v23.s[1]
-	WORD $0x4fb813d1 // fmla v17.4s, v30.4s, v24.s[1]
-	WORD $0xad456859 // ldp q25, q26, [x2, #160]
-	WORD $0x4fb41322 // fmla v2.4s, v25.4s, v20.s[1]
-	WORD $0x4fb51326 // fmla v6.4s, v25.4s, v21.s[1]
-	WORD $0x4fb6132a // fmla v10.4s, v25.4s, v22.s[1]
-	WORD $0x4fb7132e // fmla v14.4s, v25.4s, v23.s[1]
-	WORD $0x4fb81332 // fmla v18.4s, v25.4s, v24.s[1]
-	WORD $0x4fb41343 // fmla v3.4s, v26.4s, v20.s[1]
-	WORD $0x4fb51347 // fmla v7.4s, v26.4s, v21.s[1]
-	WORD $0x4fb6134b // fmla v11.4s, v26.4s, v22.s[1]
-	WORD $0x4fb7134f // fmla v15.4s, v26.4s, v23.s[1]
-	WORD $0x4fb81353 // fmla v19.4s, v26.4s, v24.s[1]
-	WORD $0xad48705b // ldp q27, q28, [x2, #256]
-	WORD $0x4f941b60 // fmla v0.4s, v27.4s, v20.s[2]
-	WORD $0x4f951b64 // fmla v4.4s, v27.4s, v21.s[2]
-	WORD $0x4f961b68 // fmla v8.4s, v27.4s, v22.s[2]
-	WORD $0x4f971b6c // fmla v12.4s, v27.4s, v23.s[2]
-	WORD $0x4f981b70 // fmla v16.4s, v27.4s, v24.s[2]
-	WORD $0x4f941b81 // fmla v1.4s, v28.4s, v20.s[2]
-	WORD $0x4f951b85 // fmla v5.4s, v28.4s, v21.s[2]
-	WORD $0x4f961b89 // fmla v9.4s, v28.4s, v22.s[2]
-	WORD $0x4f971b8d // fmla v13.4s, v28.4s, v23.s[2]
-	WORD $0x4f981b91 // fmla v17.4s, v28.4s, v24.s[2]
-	WORD $0xad49785d // ldp q29, q30, [x2, #288]
-	WORD $0x4f941ba2 // fmla v2.4s, v29.4s, v20.s[2]
-	WORD $0x4f951ba6 // fmla v6.4s, v29.4s, v21.s[2]
-	WORD $0x4f961baa // fmla v10.4s, v29.4s, v22.s[2]
-	WORD $0x4f971bae // fmla v14.4s, v29.4s, v23.s[2]
-	WORD $0x4f981bb2 // fmla v18.4s, v29.4s, v24.s[2]
-	WORD $0x4f941bc3 // fmla v3.4s, v30.4s, v20.s[2]
-	WORD $0x4f951bc7 // fmla v7.4s, v30.4s, v21.s[2]
-	WORD $0x4f961bcb // fmla v11.4s, v30.4s, v22.s[2]
-	WORD $0x4f971bcf // fmla v15.4s, v30.4s, v23.s[2]
-	WORD $0x4f981bd3 // fmla v19.4s, v30.4s, v24.s[2]
-	WORD $0xad4c6859 // ldp q25, q26, [x2, #384]
-	WORD $0x4fb41b20 // fmla v0.4s, v25.4s, v20.s[3]
-	WORD $0x4fb51b24 // fmla v4.4s, v25.4s, v21.s[3]
-	WORD $0x4fb61b28 // fmla v8.4s, v25.4s, v22.s[3]
-	WORD $0x4fb71b2c // fmla v12.4s, v25.4s, v23.s[3]
-	WORD $0x4fb81b30 // fmla v16.4s, v25.4s, v24.s[3]
-	WORD $0x4fb41b41 // fmla v1.4s, v26.4s, v20.s[3]
-	WORD $0x4fb51b45 // fmla v5.4s, v26.4s, v21.s[3]
-	WORD $0x4fb61b49 // fmla v9.4s, v26.4s, v22.s[3]
-	WORD $0x4fb71b4d // fmla v13.4s, v26.4s, v23.s[3]
-	WORD $0x4fb81b51 // fmla v17.4s, v26.4s, v24.s[3]
-	WORD $0xad4d705b // ldp q27, q28, [x2, #416]
-	WORD $0x4fb41b62 // fmla v2.4s, v27.4s, v20.s[3]
-	WORD $0x4fb51b66 // fmla v6.4s, v27.4s, v21.s[3]
-	WORD $0x4fb61b6a // fmla v10.4s, v27.4s, v22.s[3]
-	WORD $0x4fb71b6e // fmla v14.4s, v27.4s, v23.s[3]
-	WORD $0x4fb81b72 // fmla v18.4s, v27.4s, v24.s[3]
-	WORD $0x4fb41b83 // fmla v3.4s, v28.4s, v20.s[3]
-	WORD $0x4fb51b87 // fmla v7.4s, v28.4s, v21.s[3]
-	WORD $0x4fb61b8b // fmla v11.4s, v28.4s, v22.s[3]
-	WORD $0x4fb71b8f // fmla v15.4s, v28.4s, v23.s[3]
-	WORD $0x4fb81b93 // fmla v19.4s, v28.4s, v24.s[3]
-	ADD $512, R2
-	ADD $16, R3
-	ADD $16, R6
-	ADD $16, R7
-	ADD $16, R8
-	ADD $16, R9
-	SUBS $4, R1
-	BNE loop5
-	MOVD stride+40(FP), R10
-	ADD R10<<0, R4, R11
-	ADD R10<<0, R11, R12
-	ADD R10<<0, R12, R13
-	ADD R10<<0, R13, R14
-	WORD $0xad000480 // stp q0, q1, [x4]
-	WORD $0xad010c82 // stp q2, q3, [x4, #32]
-	WORD $0xad001564 // stp q4, q5, [x11]
-	WORD $0xad011d66 // stp q6, q7, [x11, #32]
-	WORD $0xad002588 // stp q8, q9, [x12]
-	WORD $0xad012d8a // stp q10, q11, [x12, #32]
-	WORD $0xad0035ac // stp q12, q13, [x13]
-	WORD $0xad013dae // stp q14, q15, [x13, #32]
-	WORD $0xad0045d0 // stp q16, q17, [x14]
-	WORD $0xad014dd2 // stp q18, q19, [x14, #32]
-	ADD $1, R0
-	CMP $2, R0
-	BNE half5
 	RET
 rows6:
 	MOVD $0, R0

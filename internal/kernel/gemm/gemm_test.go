@@ -11,11 +11,32 @@ import (
 	"kvasir/internal/kernel"
 )
 
-// ggmlTypes are all types that Pack takes.
+// ggmlTypes are all types that Pack takes. halves are the offsets of the 16-bit floats in a block of integers.
 var ggmlTypes = []struct {
-	name string
-	id   uint32
-}{{"F32", 0}, {"F16", 1}, {"Q4_0", 2}, {"Q4_1", 3}, {"Q5_0", 6}, {"Q5_1", 7}, {"Q8_0", 8}, {"BF16", 30}}
+	name   string
+	id     uint32
+	halves []int
+}{
+	{"F32", 0, nil}, {"F16", 1, nil}, {"BF16", 30, nil},
+	{"Q4_0", 2, []int{0}}, {"Q4_1", 3, []int{0, 2}}, {"Q5_0", 6, []int{0}}, {"Q5_1", 7, []int{0, 2}}, {"Q8_0", 8, []int{0}},
+	{"Q2_K", 10, []int{80, 82}}, {"Q3_K", 11, []int{108}}, {"Q4_K", 12, []int{0, 2}}, {"Q5_K", 13, []int{0, 2}}, {"Q6_K", 14, []int{208}},
+	{"IQ4_NL", 20, []int{0}}, {"IQ4_XS", 23, []int{0}}, {"MXFP4", 39, nil},
+}
+
+func halvesOf(id uint32) []int {
+	for _, g := range ggmlTypes {
+		if g.id == id {
+			return g.halves
+		}
+	}
+	return nil
+}
+
+// wide returns the least inner size that the type has, from in on.
+func wide(id uint32, in int) int {
+	k := units[sources[id].format].k
+	return (in + k - 1) / k * k
+}
 
 func rowBytes(id uint32, in int) int {
 	s := sources[id]
@@ -28,6 +49,7 @@ const (
 	high   // the largest magnitudes, all of one sign: the sums reach their bounds
 	low    // the same with the other sign of the activations, and the smallest weights
 	mixed  // each block one of the above or, with this value, all zeros
+	tiny   // scales of either sign that are subnormal or zero, and activations so small that products and sums are subnormal
 	fills
 )
 
@@ -42,6 +64,17 @@ func weights(rng *rand.Rand, id uint32, rows, in, fill int) []byte {
 		if kind == mixed {
 			kind = rng.IntN(4)
 		}
+		switch {
+		case kind == tiny && s.name == "F32":
+			binary.LittleEndian.PutUint32(v, rng.Uint32()&0x9fffffff) // below 2^-63
+			continue
+		case kind == tiny && s.name == "F16":
+			binary.LittleEndian.PutUint16(v, uint16(rng.Uint32())&0x83ff)
+			continue
+		case kind == tiny && s.name == "BF16":
+			binary.LittleEndian.PutUint16(v, uint16(rng.Uint32())&0x9fff)
+			continue
+		}
 		switch s.name {
 		case "F32":
 			binary.LittleEndian.PutUint32(v, math.Float32bits(float32(rng.NormFloat64()*math.Exp2(float64(rng.IntN(9)-4)))))
@@ -54,12 +87,12 @@ func weights(rng *rand.Rand, id uint32, rows, in, fill int) []byte {
 			continue
 		}
 		switch kind {
-		case random:
+		case random, tiny:
 			for j := range v {
 				v[j] = byte(rng.Uint32())
 			}
-		case high, low:
-			fill := byte(0) // of 4- and 5-bit weights, whose smallest value is 0
+		case high, low: // the smallest unsigned weight is 0, the largest 0xff
+			fill := byte(0)
 			switch {
 			case s.name == "Q8_0" && kind == low:
 				fill = 0x80
@@ -71,14 +104,43 @@ func weights(rng *rand.Rand, id uint32, rows, in, fill int) []byte {
 			for j := range v {
 				v[j] = fill
 			}
+			scale := byte(0x80)
+			if kind == high {
+				scale = 0x7f
+			}
+			switch s.name {
+			case "Q6_K":
+				for j := 192; j < 208; j++ {
+					v[j] = scale
+				}
+			case "Q2_K":
+				for j := range 16 {
+					v[j] = 0xff
+				}
+			case "Q4_K", "Q5_K":
+				for j := range 12 {
+					v[4+j] = 0xff
+				}
+			}
 		case mixed: // a block of zeros
-		}
-		binary.LittleEndian.PutUint16(v, half(0.1))
-		if s.name == "Q4_1" || s.name == "Q5_1" {
-			binary.LittleEndian.PutUint16(v[2:], half(0.5))
-		}
-		if kind == mixed {
 			clear(v)
+			continue
+		}
+		for j, off := range halvesOf(id) {
+			d := half([]float64{0.1, 0.5}[j])
+			if kind == tiny {
+				d = uint16(rng.Uint32()) & 0x83ff
+				if rng.IntN(4) == 0 {
+					d &= 0x8000
+				}
+			}
+			binary.LittleEndian.PutUint16(v[off:], d)
+		}
+		if s.name == "MXFP4" {
+			v[0] = byte(110 + rng.IntN(20))
+			if kind == tiny {
+				v[0] = byte(rng.IntN(4))
+			}
 		}
 	}
 	return b
@@ -89,13 +151,15 @@ func activations(rng *rand.Rand, rows, k, fill int) *Act {
 	x := NewAct(rows, k)
 	for i := range x.F {
 		x.F[i] = float32(rng.NormFloat64() * 2)
+		if fill == tiny {
+			x.F[i] = math.Float32frombits(rng.Uint32() & 0x8fffffff) // below 2^-95
+		}
 	}
-	for b := range x.N {
+	for b := range rows * k / block {
 		kind := fill
 		if kind == mixed {
 			kind = rng.IntN(4)
 		}
-		sum := int32(0)
 		for i := range block {
 			q := int8(rng.IntN(255) - 127)
 			switch kind {
@@ -107,12 +171,25 @@ func activations(rng *rand.Rand, rows, k, fill int) *Act {
 				q = 0
 			}
 			x.Q[b*block+i] = q
-			sum += int32(q)
 		}
 		d := float32(math.Abs(rng.NormFloat64())*0.05 + 1e-3)
-		x.S[2*b], x.S[2*b+1], x.N[b] = d, d*float32(sum), -128*sum
+		if kind == tiny {
+			d = math.Float32frombits(rng.Uint32() & 0x0bffffff) // below 2^-103
+		}
+		x.setBlock(b, d)
 	}
 	return x
+}
+
+// setBlock fills S and N of block b, counted over all rows, from its Q and its scale.
+func (x *Act) setBlock(b int, d float32) {
+	var half [2]int32
+	for i, q := range x.Q[b*block:][:block] {
+		half[i/16] += int32(q)
+	}
+	sum := half[0] + half[1]
+	x.S[2*b], x.S[2*b+1] = d, d*float32(sum)
+	x.N[2*b], x.N[2*b+1] = -128*sum, half[0]&0xffff|half[1]<<16
 }
 
 func pack(t testing.TB, id uint32, out, in int, src []byte) *Matrix {
@@ -191,7 +268,12 @@ func TestPathsAgree(t *testing.T) {
 			if testing.Short() {
 				sizes = []int{32, 64, 160}
 			}
+			done := 0
 			for _, in := range sizes {
+				if in = wide(g.id, in); in == done {
+					continue
+				}
+				done = in
 				for fill := range fills {
 					rng := rand.New(rand.NewPCG(uint64(in), uint64(fill)))
 					const out = 71 // the last panel has 7 rows
@@ -215,8 +297,9 @@ func TestPathsAgree(t *testing.T) {
 
 // A row's bits do not depend on how rows are grouped, and its outputs beyond Out are +0.
 func TestRowsAreIndependent(t *testing.T) {
-	const rows, in, out = 40, 96, 33
+	const rows, out = 40, 33
 	for _, g := range ggmlTypes {
+		in := wide(g.id, 96)
 		rng := rand.New(rand.NewPCG(1, uint64(g.id)))
 		m := pack(t, g.id, out, in, weights(rng, g.id, out, in, random))
 		x := activations(rng, rows, in, random)
@@ -240,8 +323,9 @@ func TestRowsAreIndependent(t *testing.T) {
 
 // The oracle against the same product in float64.
 func TestGoAgainstFloat64(t *testing.T) {
-	const rows, in, out = 5, 576, 40
+	const rows, out = 5, 40
 	for _, g := range ggmlTypes {
+		in := wide(g.id, 576)
 		rng := rand.New(rand.NewPCG(2, uint64(g.id)))
 		src := weights(rng, g.id, out, in, random)
 		m := pack(t, g.id, out, in, src)
@@ -265,7 +349,7 @@ func TestGoAgainstFloat64(t *testing.T) {
 					}
 					v := float64(got[r][o-panel*PanelOutputs])
 					// One rounding a term at most, each of at most size·2^-24; the min term adds up to as much again.
-					if bound := size * in * 0x1p-24 / 8; math.Abs(v-want) > bound {
+					if bound := size * float64(in) * 0x1p-24 / 8; math.Abs(v-want) > bound {
 						t.Errorf("%s row %d output %d: %v, want %v ± %v", g.name, r, o, v, want, bound)
 					}
 				}
@@ -277,8 +361,9 @@ func TestGoAgainstFloat64(t *testing.T) {
 func TestMulAllocatesNothing(t *testing.T) {
 	for _, g := range ggmlTypes {
 		rng := rand.New(rand.NewPCG(3, uint64(g.id)))
-		m := pack(t, g.id, 32, 64, weights(rng, g.id, 32, 64, random))
-		x := activations(rng, 9, 64, random)
+		in := wide(g.id, 64)
+		m := pack(t, g.id, 32, in, weights(rng, g.id, 32, in, random))
+		x := activations(rng, 9, in, random)
 		for _, p := range kernel.Available() {
 			n := testing.AllocsPerRun(10, func() {
 				var out [9 * PanelOutputs]float32
@@ -301,12 +386,14 @@ func TestMulPanics(t *testing.T) {
 	short.Data = m.Data[:len(m.Data)-1]
 	odd := *m
 	odd.In = 63
+	part := &Matrix{Format: P4K, Out: 32, In: 128, Data: make([]byte, 4096)}
 	for _, c := range []struct {
 		name string
 		f    func(p kernel.Path)
 	}{
 		{"is malformed", func(p kernel.Path) { Mul(p, &short, 0, x, 0, 4, out, 32) }},
 		{"is malformed", func(p kernel.Path) { Mul(p, &odd, 0, x, 0, 4, out, 32) }},
+		{"is malformed", func(p kernel.Path) { Mul(p, part, 0, NewAct(4, 128), 0, 4, out, 32) }},
 		{"is malformed", func(p kernel.Path) { Mul(p, &Matrix{Format: formats, Out: 40, In: 64}, 0, x, 0, 4, out, 32) }},
 		{"panel 2 of 2", func(p kernel.Path) { Mul(p, m, 2, x, 0, 4, out, 32) }},
 		{"panel -1 of 2", func(p kernel.Path) { Mul(p, m, -1, x, 0, 4, out, 32) }},
@@ -337,7 +424,7 @@ func TestMulPanics(t *testing.T) {
 
 func TestNewActIsAligned(t *testing.T) {
 	x := NewAct(3, 96)
-	if len(x.F) != 288 || len(x.Q) != 288 || len(x.S) != 18 || len(x.N) != 9 || x.K != 96 {
+	if len(x.F) != 288 || len(x.Q) != 288 || len(x.S) != 18 || len(x.N) != 18 || x.K != 96 {
 		t.Fatalf("lengths %d %d %d %d", len(x.F), len(x.Q), len(x.S), len(x.N))
 	}
 	for _, a := range []string{fmt.Sprintf("%p", x.F), fmt.Sprintf("%p", x.Q), fmt.Sprintf("%p", x.S), fmt.Sprintf("%p", x.N)} {

@@ -40,6 +40,7 @@ func guarded[T any](t *testing.T, s []T) []T {
 func TestMulStaysInside(t *testing.T) {
 	for _, g := range ggmlTypes {
 		for _, in := range []int{32, 96} {
+			in := wide(g.id, in)
 			rng := rand.New(rand.NewPCG(9, uint64(g.id)))
 			m := pack(t, g.id, 32, in, weights(rng, g.id, 32, in, random))
 			m.Data = guarded(t, m.Data)

@@ -3,8 +3,6 @@
 package gemm
 
 import (
-	"unsafe"
-
 	"github.com/klauspost/cpuid/v2"
 
 	"kvasir/internal/kernel"
@@ -12,71 +10,99 @@ import (
 
 // The largest number of rows that one call of an assembly kernel takes.
 const (
-	rowsAVX2       = 4
-	rowsAVX2Nibble = 6 // of P4 and P4Z
-	rowsVNNI       = 6 // of the quantised formats
 	rowsAVX512     = 6
+	rowsVNNI       = 6
+	rowsAVX2       = 4
+	rowsAVX2Nibble = 6 // of P4, P4Z and P4K
+	rowsAVX2Split  = 3 // of formats with scales for 16 k
 )
 
 // avxVNNI: within the AVX2 path the CPU's own dot product is used where it has one. The sums are exact, so the bits are the same.
 var avxVNNI = cpuid.CPU.Supports(cpuid.AVXVNNI)
 
-// mulAsm cuts the rows into groups of nearly equal size: 7 rows run as 4 and 3 rather than as 6 and 1.
-// Mul has checked the shapes.
-func mulAsm(p kernel.Path, f Format, w []byte, x *Act, r0, r1 int, out []float32, ldo int) {
-	most := rowsAVX2
+// mostRows is the largest number of rows of a kernel, and whether it has few others.
+func mostRows(p kernel.Path, f Format) (most int, few bool) {
 	switch {
 	case p == kernel.AVX512:
-		most = rowsAVX512
+		return rowsAVX512, rare[f]
+	case f.Quantized() && layouts[f].split():
+		return rowsAVX2Split, rare[f]
 	case avxVNNI && f.Quantized():
-		most = rowsVNNI
-	case f == P4 || f == P4Z:
-		most = rowsAVX2Nibble
+		return rowsVNNI, true
+	case f == P4 || f == P4Z || f == P4K:
+		return rowsAVX2Nibble, false
 	}
-	y := unsafe.Pointer(unsafe.SliceData(out))
-	for groups := (r1 - r0 + most - 1) / most; groups > 0; groups-- {
-		rows := (r1 - r0 + groups - 1) / groups
-		if f.Quantized() {
-			mulIntRows(p, f, rows, unsafe.SliceData(w), x, r0, (*float32)(y), ldo*4)
-		} else {
-			mulFloatRows(p, f, rows, unsafe.SliceData(w), x, r0, (*float32)(y), ldo*4)
-		}
-		r0 += rows
-		if groups > 1 { // a pointer beyond out must not exist
-			y = unsafe.Add(y, rows*ldo*4)
-		}
+	return rowsAVX2, rare[f]
+}
+
+func mulIntRows(p kernel.Path, f Format, rows int, w *byte, blocks int, q *int8, s *float32, n *int32, y *float32, stride int) {
+	switch {
+	case p == kernel.AVX512:
+		mulAVX512(f, rows, w, blocks, q, s, n, y, stride)
+	case avxVNNI && !layouts[f].split():
+		mulVNNI(f, rows, w, blocks, q, s, n, y, stride)
+	default:
+		mulAVX2(f, rows, w, blocks, q, s, n, y, stride)
 	}
 }
 
-func mulIntRows(p kernel.Path, f Format, rows int, w *byte, x *Act, r int, y *float32, stride int) {
-	blocks := x.K / block
-	q, s, n := &x.Q[r*x.K], &x.S[r*blocks*2], &x.N[r*blocks]
-	if p == kernel.AVX512 {
-		switch f {
-		case P4:
-			p4AVX512(rows, w, blocks, q, s, n, y, stride)
-		case P4Z:
-			p4zAVX512(rows, w, blocks, q, s, n, y, stride)
-		case P5:
-			p5AVX512(rows, w, blocks, q, s, n, y, stride)
-		case P8:
-			p8AVX512(rows, w, blocks, q, s, n, y, stride)
-		}
-		return
+func mulAVX512(f Format, rows int, w *byte, blocks int, q *int8, s *float32, n *int32, y *float32, stride int) {
+	switch f {
+	case P4:
+		p4AVX512(rows, w, blocks, q, s, n, y, stride)
+	case P4Z:
+		p4zAVX512(rows, w, blocks, q, s, n, y, stride)
+	case P5:
+		p5AVX512(rows, w, blocks, q, s, n, y, stride)
+	case P5Z:
+		p5zAVX512(rows, w, blocks, q, s, n, y, stride)
+	case P8:
+		p8AVX512(rows, w, blocks, q, s, n, y, stride)
+	case P2K:
+		p2kAVX512(rows, w, blocks, q, s, n, y, stride)
+	case P3K:
+		p3kAVX512(rows, w, blocks, q, s, n, y, stride)
+	case P4K:
+		p4kAVX512(rows, w, blocks, q, s, n, y, stride)
+	case P5K:
+		p5kAVX512(rows, w, blocks, q, s, n, y, stride)
+	case P6K:
+		p6kAVX512(rows, w, blocks, q, s, n, y, stride)
+	case P4N:
+		p4nAVX512(rows, w, blocks, q, s, n, y, stride)
+	case P4X:
+		p4xAVX512(rows, w, blocks, q, s, n, y, stride)
+	case PMX:
+		pmxAVX512(rows, w, blocks, q, s, n, y, stride)
 	}
-	if avxVNNI {
-		switch f {
-		case P4:
-			p4VNNI(rows, w, blocks, q, s, n, y, stride)
-		case P4Z:
-			p4zVNNI(rows, w, blocks, q, s, n, y, stride)
-		case P5:
-			p5VNNI(rows, w, blocks, q, s, n, y, stride)
-		case P8:
-			p8VNNI(rows, w, blocks, q, s, n, y, stride)
-		}
-		return
+}
+
+func mulVNNI(f Format, rows int, w *byte, blocks int, q *int8, s *float32, n *int32, y *float32, stride int) {
+	switch f {
+	case P4:
+		p4VNNI(rows, w, blocks, q, s, n, y, stride)
+	case P4Z:
+		p4zVNNI(rows, w, blocks, q, s, n, y, stride)
+	case P5:
+		p5VNNI(rows, w, blocks, q, s, n, y, stride)
+	case P5Z:
+		p5zVNNI(rows, w, blocks, q, s, n, y, stride)
+	case P8:
+		p8VNNI(rows, w, blocks, q, s, n, y, stride)
+	case P4K:
+		p4kVNNI(rows, w, blocks, q, s, n, y, stride)
+	case P5K:
+		p5kVNNI(rows, w, blocks, q, s, n, y, stride)
+	case P4N:
+		p4nVNNI(rows, w, blocks, q, s, n, y, stride)
+	case P4X:
+		p4xVNNI(rows, w, blocks, q, s, n, y, stride)
+	case PMX:
+		pmxVNNI(rows, w, blocks, q, s, n, y, stride)
 	}
+}
+
+func mulAVX2(f Format, rows int, w *byte, blocks int, q *int8, s *float32, n *int32, y *float32, stride int) {
 	switch f {
 	case P4:
 		p4AVX2(rows, w, blocks, q, s, n, y, stride)
@@ -84,30 +110,47 @@ func mulIntRows(p kernel.Path, f Format, rows int, w *byte, x *Act, r int, y *fl
 		p4zAVX2(rows, w, blocks, q, s, n, y, stride)
 	case P5:
 		p5AVX2(rows, w, blocks, q, s, n, y, stride)
+	case P5Z:
+		p5zAVX2(rows, w, blocks, q, s, n, y, stride)
 	case P8:
 		p8AVX2(rows, w, blocks, q, s, n, y, stride)
+	case P2K:
+		p2kAVX2(rows, w, blocks, q, s, n, y, stride)
+	case P3K:
+		p3kAVX2(rows, w, blocks, q, s, n, y, stride)
+	case P4K:
+		p4kAVX2(rows, w, blocks, q, s, n, y, stride)
+	case P5K:
+		p5kAVX2(rows, w, blocks, q, s, n, y, stride)
+	case P6K:
+		p6kAVX2(rows, w, blocks, q, s, n, y, stride)
+	case P4N:
+		p4nAVX2(rows, w, blocks, q, s, n, y, stride)
+	case P4X:
+		p4xAVX2(rows, w, blocks, q, s, n, y, stride)
+	case PMX:
+		pmxAVX2(rows, w, blocks, q, s, n, y, stride)
 	}
 }
 
-func mulFloatRows(p kernel.Path, f Format, rows int, w *byte, x *Act, r int, y *float32, stride int) {
-	v := &x.F[r*x.K]
+func mulFloatRows(p kernel.Path, f Format, rows int, w *byte, k int, x *float32, y *float32, stride int) {
 	if p == kernel.AVX512 {
 		switch f {
 		case PF16:
-			f16AVX512(rows, w, x.K, v, y, stride)
+			f16AVX512(rows, w, k, x, y, stride)
 		case PBF16:
-			bf16AVX512(rows, w, x.K, v, y, stride)
+			bf16AVX512(rows, w, k, x, y, stride)
 		case PF32:
-			f32AVX512(rows, w, x.K, v, y, stride)
+			f32AVX512(rows, w, k, x, y, stride)
 		}
 		return
 	}
 	switch f {
 	case PF16:
-		f16AVX2(rows, w, x.K, v, y, stride)
+		f16AVX2(rows, w, k, x, y, stride)
 	case PBF16:
-		bf16AVX2(rows, w, x.K, v, y, stride)
+		bf16AVX2(rows, w, k, x, y, stride)
 	case PF32:
-		f32AVX2(rows, w, x.K, v, y, stride)
+		f32AVX2(rows, w, k, x, y, stride)
 	}
 }

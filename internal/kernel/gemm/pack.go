@@ -20,7 +20,7 @@ type source struct {
 	values int // in a block
 	bytes  int // of a block
 	name   string
-	// pack writes one 32 × 32 block of a panel: outputs [0, rows) from src, whose rows are stride bytes apart.
+	// pack writes one unit of a panel: outputs [0, rows) from src, whose rows are stride bytes apart.
 	pack func(dst, src []byte, stride, rows int) error
 }
 
@@ -28,12 +28,20 @@ type source struct {
 var sources = map[uint32]source{
 	0:  {PF32, 1, 4, "F32", packF32},
 	1:  {PF16, 1, 2, "F16", packF16},
-	2:  {P4Z, 32, 18, "Q4_0", packQ4_0},
+	2:  {P4Z, 32, 18, "Q4_0", packNibbles},
 	3:  {P4, 32, 20, "Q4_1", packQ4_1},
-	6:  {P8, 32, 22, "Q5_0", packQ5_0},
+	6:  {P5Z, 32, 22, "Q5_0", packQ5_0},
 	7:  {P5, 32, 24, "Q5_1", packQ5_1},
 	8:  {P8, 32, 34, "Q8_0", packQ8_0},
+	10: {P2K, 256, 84, "Q2_K", packQ2_K},
+	11: {P3K, 256, 110, "Q3_K", packQ3_K},
+	12: {P4K, 256, 144, "Q4_K", packQ4_K},
+	13: {P5K, 256, 176, "Q5_K", packQ5_K},
+	14: {P6K, 256, 210, "Q6_K", packQ6_K},
+	20: {P4N, 32, 18, "IQ4_NL", packNibbles},
+	23: {P4X, 256, 136, "IQ4_XS", packIQ4_XS},
 	30: {PBF16, 1, 2, "BF16", packBF16},
+	39: {PMX, 32, 17, "MXFP4", packMXFP4},
 }
 
 // Pack fills the panels of the rows [firstRow, firstRow+rows) from src, which holds exactly these rows as a GGUF file
@@ -43,11 +51,11 @@ func (m *Matrix) Pack(ggmlType uint32, firstRow, rows int, src []byte) error {
 	s, ok := sources[ggmlType]
 	switch {
 	case !ok:
-		return fmt.Errorf("%w: ggml type %d; supported are F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0", ErrShape, ggmlType)
+		return fmt.Errorf("%w: ggml type %d; supported are F32, F16, BF16, Q4_0 to Q8_0, Q2_K to Q6_K, IQ4_NL, IQ4_XS and MXFP4", ErrShape, ggmlType)
 	case s.format != m.Format:
 		return fmt.Errorf("%w: %s packs as %v, not as %v", ErrShape, s.name, s.format, m.Format)
-	case m.Out <= 0 || m.In <= 0 || m.In%block != 0:
-		return fmt.Errorf("%w: matrix of %d×%d; the inner size must be a multiple of %d", ErrShape, m.Out, m.In, block)
+	case m.Out <= 0 || m.In <= 0 || m.In%units[m.Format].k != 0:
+		return fmt.Errorf("%w: matrix of %d×%d; the inner size must be a multiple of %d", ErrShape, m.Out, m.In, units[m.Format].k)
 	case len(m.Data) != Size(m.Format, m.Out, m.In):
 		return fmt.Errorf("%w: %d bytes for panels that take %d", ErrShape, len(m.Data), Size(m.Format, m.Out, m.In))
 	case firstRow < 0 || rows < 0 || firstRow%PanelOutputs != 0 || rows > m.Out-firstRow || rows%PanelOutputs != 0 && firstRow+rows != m.Out:
@@ -57,17 +65,17 @@ func (m *Matrix) Pack(ggmlType uint32, firstRow, rows int, src []byte) error {
 	if len(src) != rows*stride {
 		return fmt.Errorf("%w: %d bytes of %s for %d rows that take %d", ErrShape, len(src), s.name, rows, rows*stride)
 	}
-	srcBlock := block / s.values * s.bytes // bytes of 32 k in a row
-	dstBlock := m.Format.blockBytes()
+	u := units[m.Format]
+	srcUnit := u.k / s.values * s.bytes // bytes of a unit in a row
 	for r := 0; r < rows; r += PanelOutputs {
 		n := min(PanelOutputs, rows-r)
 		panel := m.Data[(firstRow+r)/PanelOutputs*m.Format.PanelBytes(m.In):]
-		for b := range m.In / block {
-			dst := panel[b*dstBlock:][:dstBlock]
+		for b := range m.In / u.k {
+			dst := panel[b*u.bytes:][:u.bytes]
 			if n < PanelOutputs {
-				m.Format.clear(dst)
+				clear(dst) // scales of zero, whatever the weights are then
 			}
-			if err := s.pack(dst, src[r*stride+b*srcBlock:], stride, n); err != nil {
+			if err := s.pack(dst, src[r*stride+b*srcUnit:], stride, n); err != nil {
 				return fmt.Errorf("%w: %s rows %d to %d, block %d", err, s.name, firstRow+r, firstRow+r+n-1, b)
 			}
 		}
@@ -75,27 +83,16 @@ func (m *Matrix) Pack(ggmlType uint32, firstRow, rows int, src []byte) error {
 	return nil
 }
 
-// clear makes every weight of a panel's block zero.
-func (f Format) clear(dst []byte) {
-	clear(dst)
-	var zero byte
-	switch f {
-	case P4Z:
-		zero = 0x88
-	case P8:
-		zero = 128
-	default:
-		return
-	}
-	for i := range dst[64:] {
-		dst[64+i] = zero
-	}
-}
-
-// finite16 reports whether bits are a finite IEEE half.
-func finite16(bits uint16) bool { return bits&0x7c00 != 0x7c00 }
-
 var errFinite = fmt.Errorf("%w: value that is not finite", ErrWeights)
+
+func word(b []byte) uint32       { return binary.LittleEndian.Uint32(b) }
+func putWord(b []byte, v uint32) { binary.LittleEndian.PutUint32(b, v) }
+
+// putHalf stores the f16 at src for output o; it reports whether the value is finite.
+func putHalf(dst []byte, o int, src []byte) bool {
+	dst[2*o], dst[2*o+1] = src[0], src[1]
+	return src[1]&0x7c != 0x7c
+}
 
 // Nibbles of ggml's 4- and 5-bit blocks: byte j has k = j in its low half and k = 16+j in its high half.
 const (
@@ -115,36 +112,33 @@ func putNibbles(dst []byte, o int, qs []byte) {
 func packQ4_1(dst, src []byte, stride, rows int) error {
 	for o := range rows {
 		s := src[o*stride:][:20]
-		d, m := binary.LittleEndian.Uint16(s), binary.LittleEndian.Uint16(s[2:])
-		if !finite16(d) || !finite16(m) {
+		if !putHalf(dst, o, s) || !putHalf(dst[64:], o, s[2:]) {
 			return errFinite
 		}
-		binary.LittleEndian.PutUint16(dst[2*o:], d)
-		binary.LittleEndian.PutUint16(dst[64+2*o:], m)
 		putNibbles(dst[128:], o, s[4:])
 	}
 	return nil
 }
 
-func packQ4_0(dst, src []byte, stride, rows int) error {
+// packNibbles does Q4_0 and IQ4_NL.
+func packNibbles(dst, src []byte, stride, rows int) error {
 	for o := range rows {
 		s := src[o*stride:][:18]
-		d := binary.LittleEndian.Uint16(s)
-		if !finite16(d) {
+		if !putHalf(dst, o, s) {
 			return errFinite
 		}
-		binary.LittleEndian.PutUint16(dst[2*o:], d)
 		putNibbles(dst[64:], o, s[2:])
 	}
 	return nil
 }
 
-// five unpacks a ggml 5-bit block: nibbles qs, and the fifth bit of k in bit k of high.
-func five(q *[block]byte, high uint32, qs []byte) {
-	for j, b := range qs[:16] {
-		q[j] = b&15 | byte(high>>j&1)<<4
-		q[16+j] = b>>4 | byte(high>>(16+j)&1)<<4
+// putFifth stores one output's fifth bits, bit k of high being that of k: byte j has those of k = j, 4+j, ... 28+j.
+func putFifth(dst []byte, o int, high uint32) {
+	var v uint32
+	for g := range 8 {
+		v |= high >> (4 * g) & 15 * 0x00204081 & lowBits << g // the product has bit j of the four at 8j
 	}
+	putWord(dst[4*o:], v)
 }
 
 // putBytes stores one output's 32 bytes in the 8 groups that start at dst, each XORed with flip.
@@ -158,35 +152,25 @@ func putBytes(dst []byte, o int, q []byte, flip uint32) {
 const signFlip = 0x80808080
 
 func packQ5_0(dst, src []byte, stride, rows int) error {
-	var q [block]byte
 	for o := range rows {
 		s := src[o*stride:][:22]
-		d := binary.LittleEndian.Uint16(s)
-		if !finite16(d) {
+		if !putHalf(dst, o, s) {
 			return errFinite
 		}
-		binary.LittleEndian.PutUint16(dst[2*o:], d)
-		five(&q, binary.LittleEndian.Uint32(s[2:]), s[6:])
-		for k := range q {
-			q[k] -= 16
-		}
-		putBytes(dst[64:], o, q[:], signFlip)
+		putNibbles(dst[64:], o, s[6:])
+		putFifth(dst[64+512:], o, word(s[2:]))
 	}
 	return nil
 }
 
 func packQ5_1(dst, src []byte, stride, rows int) error {
-	var q [block]byte
 	for o := range rows {
 		s := src[o*stride:][:24]
-		d, m := binary.LittleEndian.Uint16(s), binary.LittleEndian.Uint16(s[2:])
-		if !finite16(d) || !finite16(m) {
+		if !putHalf(dst, o, s) || !putHalf(dst[64:], o, s[2:]) {
 			return errFinite
 		}
-		binary.LittleEndian.PutUint16(dst[2*o:], d)
-		binary.LittleEndian.PutUint16(dst[64+2*o:], m)
-		five(&q, binary.LittleEndian.Uint32(s[4:]), s[8:])
-		putBytes(dst[128:], o, q[:], 0)
+		putNibbles(dst[128:], o, s[8:])
+		putFifth(dst[128+512:], o, word(s[4:]))
 	}
 	return nil
 }
@@ -194,11 +178,9 @@ func packQ5_1(dst, src []byte, stride, rows int) error {
 func packQ8_0(dst, src []byte, stride, rows int) error {
 	for o := range rows {
 		s := src[o*stride:][:34]
-		d := binary.LittleEndian.Uint16(s)
-		if !finite16(d) {
+		if !putHalf(dst, o, s) {
 			return errFinite
 		}
-		binary.LittleEndian.PutUint16(dst[2*o:], d)
 		putBytes(dst[64:], o, s[2:], signFlip)
 	}
 	return nil

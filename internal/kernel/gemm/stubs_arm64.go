@@ -4,37 +4,82 @@
 
 package gemm
 
-// p4NEON multiplies one panel with 1 to 5 rows.
+// p4NEON multiplies one panel with a number of rows out of [1 2 3 4 5].
 //
 //go:noescape
 func p4NEON(rows int, w *byte, blocks int, q *int8, s *float32, n *int32, y *float32, stride int)
 
-// p4zNEON multiplies one panel with 1 to 5 rows.
+// p4zNEON multiplies one panel with a number of rows out of [1 2 3 4 5].
 //
 //go:noescape
 func p4zNEON(rows int, w *byte, blocks int, q *int8, s *float32, n *int32, y *float32, stride int)
 
-// p5NEON multiplies one panel with 1 to 5 rows.
+// p5NEON multiplies one panel with a number of rows out of [1 2 5].
 //
 //go:noescape
 func p5NEON(rows int, w *byte, blocks int, q *int8, s *float32, n *int32, y *float32, stride int)
 
-// p8NEON multiplies one panel with 1 to 5 rows.
+// p5zNEON multiplies one panel with a number of rows out of [1 2 5].
+//
+//go:noescape
+func p5zNEON(rows int, w *byte, blocks int, q *int8, s *float32, n *int32, y *float32, stride int)
+
+// p8NEON multiplies one panel with a number of rows out of [1 2 3 4 5].
 //
 //go:noescape
 func p8NEON(rows int, w *byte, blocks int, q *int8, s *float32, n *int32, y *float32, stride int)
 
-// f16NEON multiplies one panel with 1 to 6 rows.
+// p2kNEON multiplies one panel with a number of rows out of [1 2 3].
+//
+//go:noescape
+func p2kNEON(rows int, w *byte, blocks int, q *int8, s *float32, n *int32, y *float32, stride int)
+
+// p3kNEON multiplies one panel with a number of rows out of [1 2 3].
+//
+//go:noescape
+func p3kNEON(rows int, w *byte, blocks int, q *int8, s *float32, n *int32, y *float32, stride int)
+
+// p4kNEON multiplies one panel with a number of rows out of [1 2 3 4 5].
+//
+//go:noescape
+func p4kNEON(rows int, w *byte, blocks int, q *int8, s *float32, n *int32, y *float32, stride int)
+
+// p5kNEON multiplies one panel with a number of rows out of [1 2 3 4 5].
+//
+//go:noescape
+func p5kNEON(rows int, w *byte, blocks int, q *int8, s *float32, n *int32, y *float32, stride int)
+
+// p6kNEON multiplies one panel with a number of rows out of [1 2 3].
+//
+//go:noescape
+func p6kNEON(rows int, w *byte, blocks int, q *int8, s *float32, n *int32, y *float32, stride int)
+
+// p4nNEON multiplies one panel with a number of rows out of [1 2 5].
+//
+//go:noescape
+func p4nNEON(rows int, w *byte, blocks int, q *int8, s *float32, n *int32, y *float32, stride int)
+
+// p4xNEON multiplies one panel with a number of rows out of [1 2 5].
+//
+//go:noescape
+func p4xNEON(rows int, w *byte, blocks int, q *int8, s *float32, n *int32, y *float32, stride int)
+
+// pmxNEON multiplies one panel with a number of rows out of [1 2 5].
+//
+//go:noescape
+func pmxNEON(rows int, w *byte, blocks int, q *int8, s *float32, n *int32, y *float32, stride int)
+
+// f16NEON multiplies one panel with a number of rows out of [1 2 3 6].
 //
 //go:noescape
 func f16NEON(rows int, w *byte, k int, x *float32, y *float32, stride int)
 
-// bf16NEON multiplies one panel with 1 to 6 rows.
+// bf16NEON multiplies one panel with a number of rows out of [1 2 3 6].
 //
 //go:noescape
 func bf16NEON(rows int, w *byte, k int, x *float32, y *float32, stride int)
 
-// f32NEON multiplies one panel with 1 to 6 rows.
+// f32NEON multiplies one panel with a number of rows out of [1 2 3 6].
 //
 //go:noescape
 func f32NEON(rows int, w *byte, k int, x *float32, y *float32, stride int)

@@ -14,6 +14,9 @@ const (
 
 	maxGroup = 6 // rows that the widest kernel takes at once
 
+	// Two groups' weights and, with AVX-512, 64 values more of each (attend512.go of the generator).
+	scratchLen = 2 * (maxGroup*TileTokens + 64)
+
 	// In a row's state, after acc[headSize]:
 	stateMax  = 0  // the largest score so far, base 2
 	stateSum  = 1  // the sum of the weights
@@ -27,7 +30,7 @@ const (
 func StateLen(headSize int) int { return headSize + stateTail }
 
 // ScratchLen is the length in float32 of the scratch that AttendTile needs.
-func ScratchLen() int { return maxGroup * TileTokens }
+func ScratchLen() int { return scratchLen }
 
 // InitState empties the states of rows rows, which lie one after the other in st.
 func InitState(st []float32, rows, headSize int) {
@@ -61,23 +64,23 @@ func StoreV(p kernel.Path, tile []uint16, row, headSize int, v []float32) {
 // AttendTile adds one tile of 32 tokens to the states of rows query rows that read the same KV head.
 //
 // q is [rows][headSize], already scaled by log2(e)/sqrt(headSize); k is [headSize][32] and v [32][headSize] in f16;
-// st holds rows states; nv[r] says how many of the tile's tokens row r sees, 1 to 32. Keys beyond nv may be anything,
-// values beyond it must be finite. next is the K tile that will be read next, to be prefetched, or nil. scratch has at
-// least ScratchLen() values and belongs to the caller, one for each goroutine.
+// st holds rows states; bit t of visible[r] says whether row r sees token t: one at least must be set. A nil visible lets all rows see
+// all tokens. Keys of tokens that are not seen may be anything, their values must be finite. next is the K tile that will be read next, to be
+// prefetched, or nil. scratch has at least ScratchLen() values and belongs to the caller, one for each goroutine.
 //
 // A row's result does not depend on the rows beside it.
-func AttendTile(p kernel.Path, q []float32, k, v, next []uint16, st []float32, rows, headSize int, nv []int32, scratch []float32) {
+func AttendTile(p kernel.Path, q []float32, k, v, next []uint16, st []float32, rows, headSize int, visible []uint32, scratch []float32) {
 	checkState("vec.AttendTile", st, rows, headSize)
 	tile := headSize * TileTokens
-	if len(q) < rows*headSize || len(k) < tile || len(v) < tile || len(nv) < rows || len(scratch) < maxGroup*TileTokens ||
+	if len(q) < rows*headSize || len(k) < tile || len(v) < tile || visible != nil && len(visible) < rows || len(scratch) < scratchLen ||
 		next != nil && len(next) < tile {
-		panic(fmt.Sprintf("vec.AttendTile: %d rows, head size %d: lengths q %d, k %d, v %d, next %d, nv %d, scratch %d",
-			rows, headSize, len(q), len(k), len(v), len(next), len(nv), len(scratch)))
+		panic(fmt.Sprintf("vec.AttendTile: %d rows, head size %d: lengths q %d, k %d, v %d, next %d, visible %d, scratch %d",
+			rows, headSize, len(q), len(k), len(v), len(next), len(visible), len(scratch)))
 	}
 	if next == nil {
 		next = k
 	}
-	attendTile(p, q, k, v, next, st, rows, headSize, nv, scratch)
+	attendTile(p, q, k, v, next, st, rows, headSize, visible, scratch)
 }
 
 // MergeState adds the states src, which cover later tokens, to the states dst.

@@ -17,7 +17,7 @@ type attention struct {
 	rows, size int
 	q          []float32
 	k, v       [][]uint16
-	nv         [][]int32 // [tile][row]
+	visible    [][]uint32 // [tile][row]; a tile's nil sees all
 }
 
 // newAttention draws a problem. Scores get a spread of about spread; the last tile is ragged.
@@ -31,14 +31,22 @@ func newAttention(rng *rand.Rand, rows, size, tiles int, spread float64, f func(
 		for i := range k {
 			k[i], v[i] = kernel.ToF16(clamp(f(rng))), kernel.ToF16(clamp(f(rng)))
 		}
-		nv := make([]int32, rows)
-		for r := range nv {
-			nv[r] = 32
-			if rng.IntN(3) == 0 || len(a.k) == tiles-1 {
-				nv[r] = 1 + rng.Int32N(32)
+		var visible []uint32
+		if rng.IntN(3) > 0 || len(a.k) == tiles-1 {
+			visible = make([]uint32, rows)
+			for r := range visible {
+				visible[r] = math.MaxUint32
+				switch rng.IntN(5) {
+				case 0: // what lies before it and itself
+					visible[r] >>= rng.IntN(32)
+				case 1: // a window's first tile
+					visible[r] <<= rng.IntN(32)
+				case 2:
+					visible[r] = rng.Uint32() | 1<<rng.IntN(32)
+				}
 			}
 		}
-		a.k, a.v, a.nv = append(a.k, k), append(a.v, v), append(a.nv, nv)
+		a.k, a.v, a.visible = append(a.k, k), append(a.v, v), append(a.visible, visible)
 	}
 	return a
 }
@@ -62,7 +70,7 @@ func (a *attention) run(t *testing.T, p kernel.Path) (st, out []float32) {
 			if i+1 < len(a.k) {
 				next = a.k[i+1]
 			}
-			vec.AttendTile(p, a.q, a.k[i], a.v[i], next, part.v, a.rows, a.size, a.nv[i], scratch.v)
+			vec.AttendTile(p, a.q, a.k[i], a.v[i], next, part.v, a.rows, a.size, a.visible[i], scratch.v)
 		}
 		vec.MergeState(p, total.v, part.v, a.rows, a.size)
 	}
@@ -134,7 +142,7 @@ func TestAttentionWeights(t *testing.T) {
 		for _, p := range kernel.Available() {
 			st, scratch := make([]float32, vec.StateLen(size)), make([]float32, vec.ScratchLen())
 			vec.InitState(st, 1, size)
-			vec.AttendTile(p, q, k, v, nil, st, 1, size, []int32{32}, scratch)
+			vec.AttendTile(p, q, k, v, nil, st, 1, size, nil, scratch)
 			for tok, s := range score {
 				if w := kernel.Exp2(s); st[tok] != w {
 					t.Fatalf("%s: weight of score %x is %g, want %g", p, s, st[tok], w)
@@ -177,7 +185,7 @@ func TestAttentionScoresAreFused(t *testing.T) {
 				for _, p := range kernel.Available() {
 					st, scratch := make([]float32, vec.StateLen(size)), make([]float32, vec.ScratchLen())
 					vec.InitState(st, 1, size)
-					vec.AttendTile(p, q, k, v, nil, st, 1, size, []int32{1}, scratch)
+					vec.AttendTile(p, q, k, v, nil, st, 1, size, []uint32{1}, scratch)
 					if got := st[size]; got != want {
 						t.Fatalf("%s: score of %x + %x*%x is %x, want %x", p, c, kf, q[2], got, want)
 					}
@@ -202,7 +210,7 @@ func TestAttentionScoresAreFused(t *testing.T) {
 		for _, p := range kernel.Available() {
 			st, scratch := make([]float32, vec.StateLen(size)), make([]float32, vec.ScratchLen())
 			vec.InitState(st, 1, size)
-			vec.AttendTile(p, q, k, v, nil, st, 1, size, []int32{1}, scratch)
+			vec.AttendTile(p, q, k, v, nil, st, 1, size, []uint32{1}, scratch)
 			if got, want := st[size], sum[0]+sum[1]; got != want {
 				t.Fatalf("%s: score %x, want %x", p, got, want)
 			}
@@ -214,12 +222,10 @@ func TestAttentionScoresAreFused(t *testing.T) {
 func TestAttentionEveryCount(t *testing.T) {
 	rng := rand.New(rand.NewPCG(22, 23))
 	for _, size := range []int{64, 80, 128} {
-		for nv := int32(1); nv <= 32; nv++ {
+		for nv := 1; nv <= 32; nv++ {
 			a := newAttention(rng, 3, size, 4, 30, kinds[0].f)
-			for i := range a.nv {
-				for r := range a.nv[i] {
-					a.nv[i][r] = nv
-				}
+			for i := range a.visible {
+				a.visible[i] = []uint32{first(nv), first(nv), first(nv)}
 				for j := range a.k[i] { // tiles of scores near -∞, 0 and +∞ of what exp2 can take
 					a.k[i][j] = kernel.ToF16(kernel.FromF16(a.k[i][j]) * []float32{1, 40, 0.01, 15}[i])
 				}
@@ -234,17 +240,22 @@ func TestAttentionEveryCount(t *testing.T) {
 	}
 }
 
+func first(n int) uint32 { return uint32(1<<n - 1) }
+
 func TestAttentionRowsAreIndependent(t *testing.T) {
 	rng := rand.New(rand.NewPCG(24, 25))
 	for _, p := range kernel.Available() {
 		for _, size := range []int{64, 80, 96, 128, 256} {
-			for _, rows := range []int{2, 3, 6, 7, 13} {
+			for _, rows := range []int{2, 3, 6, 7, 12, 13, 24, 41} {
 				a := newAttention(rng, rows, size, 3, 5, kinds[0].f)
 				_, out := a.run(t, p)
 				for r := range rows {
 					one := &attention{rows: 1, size: size, q: a.q[r*size:][:size], k: a.k, v: a.v}
-					for i := range a.nv {
-						one.nv = append(one.nv, a.nv[i][r:r+1])
+					for _, v := range a.visible {
+						if v != nil {
+							v = v[r : r+1]
+						}
+						one.visible = append(one.visible, v)
 					}
 					_, o := one.run(t, p)
 					same(t, fmt.Sprintf("%s: row %d of %d alone", p, r, rows), o, out[r*size:][:size])
@@ -254,21 +265,24 @@ func TestAttentionRowsAreIndependent(t *testing.T) {
 	}
 }
 
-// What lies beyond nv changes nothing: keys of any bits, values that are finite.
+// Tokens that are not visible change nothing: keys of any bits, values that are finite.
 func TestAttentionIgnoresMaskedTokens(t *testing.T) {
 	rng := rand.New(rand.NewPCG(26, 27))
 	for _, p := range kernel.Available() {
 		for _, size := range []int{64, 80, 128} {
-			for nv := int32(1); nv < 32; nv++ {
+			for range 32 {
 				a := newAttention(rng, 4, size, 1, 5, kinds[0].f)
-				for r := range a.nv[0] {
-					a.nv[0][r] = nv
+				see := rng.Uint32() | 1<<rng.IntN(32)
+				for r := range a.visible[0] {
+					a.visible[0][r] = see
 				}
 				st, out := a.run(t, p)
 				for d := range size {
-					for tok := int(nv); tok < 32; tok++ {
-						a.k[0][d*32+tok] = uint16(rng.Uint32())
-						a.v[0][tok*size+d] = uint16(rng.Uint32()) & 0xfbff
+					for tok := range 32 {
+						if see>>tok&1 == 0 {
+							a.k[0][d*32+tok] = uint16(rng.Uint32())
+							a.v[0][tok*size+d] = uint16(rng.Uint32()) & 0xfbff
+						}
 					}
 				}
 				st2, out2 := a.run(t, p)
@@ -287,9 +301,9 @@ func TestAttentionFullyMaskedTile(t *testing.T) {
 		st := make([]float32, 3*vec.StateLen(64))
 		scratch := make([]float32, vec.ScratchLen())
 		vec.InitState(st, 3, 64)
-		vec.AttendTile(p, a.q, a.k[0], a.v[0], nil, st, 3, 64, a.nv[0], scratch)
+		vec.AttendTile(p, a.q, a.k[0], a.v[0], nil, st, 3, 64, a.visible[0], scratch)
 		before := clone(st)
-		vec.AttendTile(p, a.q, a.k[0], a.v[0], nil, st, 3, 64, make([]int32, 3), scratch)
+		vec.AttendTile(p, a.q, a.k[0], a.v[0], nil, st, 3, 64, make([]uint32, 3), scratch)
 		sameStates(t, p.String(), st, before, 3, 64)
 	}
 }
@@ -318,7 +332,10 @@ func (a *attention) reference(r int) []float64 {
 	top := math.Inf(-1)
 	for pass := range 2 {
 		for i := range a.k {
-			for tok := range int(a.nv[i][r]) {
+			for tok := range 32 {
+				if a.visible[i] != nil && a.visible[i][r]>>tok&1 == 0 {
+					continue
+				}
 				s := 0.0
 				for d := range a.size {
 					s += float64(a.q[r*a.size+d]) * float64(kernel.FromF16(a.k[i][d*32+tok]))

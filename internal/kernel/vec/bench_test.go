@@ -44,7 +44,7 @@ func BenchmarkAttendTile(b *testing.B) {
 			eachPath(b, fmt.Sprintf("head%d/rows%d", size, rows), func(b *testing.B, p kernel.Path) {
 				i := 0
 				ns := best(b, func() {
-					vec.AttendTile(p, a.q, a.k[i&7], a.v[i&7], a.k[(i+1)&7], st, rows, size, a.nv[i&7], scratch)
+					vec.AttendTile(p, a.q, a.k[i&7], a.v[i&7], a.k[(i+1)&7], st, rows, size, nil, scratch)
 					i++
 				})
 				b.ReportMetric(float64(rows)*float64(size)*32*4/ns, "GFLOPS")
@@ -76,7 +76,7 @@ func BenchmarkAttendTileCold(b *testing.B) {
 				if announce {
 					next = tile(i + 1)
 				}
-				vec.AttendTile(p, a.q, tile(i), tile(i)[n:], next, st, rows, size, a.nv[0], scratch)
+				vec.AttendTile(p, a.q, tile(i), tile(i)[n:], next, st, rows, size, nil, scratch)
 				i++
 			})
 			b.ReportMetric(4*n/ns, "GB/s")
@@ -89,7 +89,7 @@ func BenchmarkRow(b *testing.B) {
 	rng := rand.New(rand.NewPCG(2, 2))
 	x, y, w := fill(rng, make([]float32, n), kinds[0].f), make([]float32, n), fill(rng, make([]float32, n), kinds[0].f)
 	logits := fill(rng, make([]float32, 49152), kinds[0].f)
-	q, s, ns := make([]int8, n), make([]float32, n/16), make([]int32, n/32)
+	q, s, ns := make([]int8, n), make([]float32, n/16), make([]int32, n/16)
 	tile := make([]uint16, 64*32)
 	st, st2 := make([]float32, 9*vec.StateLen(64)), make([]float32, 9*vec.StateLen(64))
 	vec.InitState(st, 9, 64)

@@ -14,7 +14,7 @@ import (
 //lint:ignore U1000 the assembly reads it
 var table = makeTable()
 
-func makeTable() (t [24][4]uint32) {
+func makeTable() (t [26][4]uint32) {
 	c := kernel.Exp2Coefficients
 	for i, f := range [...]float32{
 		c[0], c[1], c[2], c[3], c[4], c[5], kernel.Exp2Min, kernel.Exp2Max,
@@ -25,7 +25,10 @@ func makeTable() (t [24][4]uint32) {
 		}
 	}
 	for i := range 32 {
-		t[16+i/4][i%4] = uint32(i)
+		t[16+i/4][i%4] = 1 << i
+	}
+	for j := range 4 {
+		t[24][j], t[25][j] = math.Float32bits(geluA), math.Float32bits(geluB)
 	}
 	return t
 }

@@ -59,6 +59,32 @@ func siluMul(p kernel.Path, dst, gate, up []float32) {
 	}
 }
 
+func geluMul(p kernel.Path, dst, gate, up []float32) {
+	switch p {
+	case kernel.AVX512:
+		geluMulAVX512(&dst[0], &gate[0], &up[0], len(gate))
+	case kernel.AVX2:
+		geluMulAVX2(&dst[0], &gate[0], &up[0], len(gate))
+	default:
+		geluMulGo(dst, gate, up)
+	}
+}
+
+func addScaled(p kernel.Path, x, y []float32, scale float32) {
+	n := len(x) &^ 15
+	if n > 0 {
+		switch p {
+		case kernel.AVX512:
+			addScaledAVX512(&x[0], &y[0], n, scale)
+		case kernel.AVX2:
+			addScaledAVX2(&x[0], &y[0], n, scale)
+		default:
+			n = 0
+		}
+	}
+	addScaledGo(x[n:], y[n:], scale)
+}
+
 func rope(p kernel.Path, dst, src []float32, heads, headSize int, cs []float32, scale float32) {
 	switch p {
 	case kernel.AVX512:
@@ -122,60 +148,71 @@ func storeV(p kernel.Path, row []uint16, headSize int, v []float32) {
 	}
 }
 
-func attendTile(p kernel.Path, q []float32, k, v, next []uint16, st []float32, rows, headSize int, nv []int32, scratch []float32) {
-	var most int
-	switch p {
-	case kernel.AVX512:
-		most = maxGroup
-	case kernel.AVX2:
-		most = maxGroupAVX2
-	default:
-		attendTileGo(q, k, v, st, rows, headSize, nv, scratch)
+func attendTile(p kernel.Path, q []float32, k, v, next []uint16, st []float32, rows, headSize int, visible []uint32, scratch []float32) {
+	if p == kernel.Go {
+		attendTileGo(q, k, v, st, rows, headSize, visible, scratch)
 		return
 	}
 	stateLen := StateLen(headSize)
 	pk, pv, pn, ps := &k[0], &v[0], &next[0], &scratch[0]
-	pq, pst, pnv := unsafe.Pointer(&q[0]), unsafe.Pointer(&st[0]), unsafe.Pointer(&nv[0])
+	pq, pst := unsafe.Pointer(&q[0]), unsafe.Pointer(&st[0])
 	for r, n := 0, 0; r < rows; r += n {
-		n = group(rows-r, most)
 		q := (*float32)(unsafe.Add(pq, 4*r*headSize))
 		st := (*float32)(unsafe.Add(pst, 4*r*stateLen))
-		nv := (*int32)(unsafe.Add(pnv, 4*r))
-		if p == kernel.AVX512 {
-			attendAVX512(n, q, pk, pv, pn, st, headSize, nv, ps)
-		} else {
-			attendAVX2(n, q, pk, pv, pn, st, headSize, nv, ps)
+		var see *uint32
+		if visible != nil {
+			see = &visible[r]
 		}
+		if p == kernel.AVX2 {
+			n = group(rows-r, maxGroupAVX2)
+			attendAVX2(n, q, pk, pv, pn, st, headSize, see, ps)
+			continue
+		}
+		if many := groups(rows - r); many > 0 {
+			n = many * maxGroup
+			attendManyAVX512(q, pk, pv, pn, st, headSize, see, ps, many)
+			continue
+		}
+		n = group(rows-r, maxGroup)
+		attendAVX512(n, q, pk, pv, pn, st, headSize, see, ps)
 	}
+}
+
+// groups is how many groups of maxGroup rows to take at once when n rows are left.
+func groups(n int) int {
+	if n%maxGroup == 0 {
+		return n / maxGroup
+	}
+	return max(0, n/maxGroup-1) // the last two are made about equal
 }
 
 const maxGroupAVX2 = 3
 
-func attendAVX512(rows int, q *float32, k, v, next *uint16, st *float32, headSize int, nv *int32, p *float32) {
+func attendAVX512(rows int, q *float32, k, v, next *uint16, st *float32, headSize int, visible *uint32, p *float32) {
 	switch rows {
 	case 1:
-		attend1AVX512(q, k, v, next, st, headSize, nv, p)
+		attend1AVX512(q, k, v, next, st, headSize, visible, p)
 	case 2:
-		attend2AVX512(q, k, v, next, st, headSize, nv, p)
+		attend2AVX512(q, k, v, next, st, headSize, visible, p)
 	case 3:
-		attend3AVX512(q, k, v, next, st, headSize, nv, p)
+		attend3AVX512(q, k, v, next, st, headSize, visible, p)
 	case 4:
-		attend4AVX512(q, k, v, next, st, headSize, nv, p)
+		attend4AVX512(q, k, v, next, st, headSize, visible, p)
 	case 5:
-		attend5AVX512(q, k, v, next, st, headSize, nv, p)
+		attend5AVX512(q, k, v, next, st, headSize, visible, p)
 	case 6:
-		attend6AVX512(q, k, v, next, st, headSize, nv, p)
+		attendManyAVX512(q, k, v, next, st, headSize, visible, p, 1)
 	}
 }
 
-func attendAVX2(rows int, q *float32, k, v, next *uint16, st *float32, headSize int, nv *int32, p *float32) {
+func attendAVX2(rows int, q *float32, k, v, next *uint16, st *float32, headSize int, visible *uint32, p *float32) {
 	switch rows {
 	case 1:
-		attend1AVX2(q, k, v, next, st, headSize, nv, p)
+		attend1AVX2(q, k, v, next, st, headSize, visible, p)
 	case 2:
-		attend2AVX2(q, k, v, next, st, headSize, nv, p)
+		attend2AVX2(q, k, v, next, st, headSize, visible, p)
 	case 3:
-		attend3AVX2(q, k, v, next, st, headSize, nv, p)
+		attend3AVX2(q, k, v, next, st, headSize, visible, p)
 	}
 }
 

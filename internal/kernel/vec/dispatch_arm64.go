@@ -46,6 +46,25 @@ func siluMul(p kernel.Path, dst, gate, up []float32) {
 	siluMulGo(dst, gate, up)
 }
 
+func geluMul(p kernel.Path, dst, gate, up []float32) {
+	if p == kernel.NEON {
+		geluMulNEON(&dst[0], &gate[0], &up[0], len(gate))
+		return
+	}
+	geluMulGo(dst, gate, up)
+}
+
+func addScaled(p kernel.Path, x, y []float32, scale float32) {
+	n := 0
+	if p == kernel.NEON {
+		n = len(x) &^ 15
+	}
+	if n > 0 {
+		addScaledNEON(&x[0], &y[0], n, scale)
+	}
+	addScaledGo(x[n:], y[n:], scale)
+}
+
 func rope(p kernel.Path, dst, src []float32, heads, headSize int, cs []float32, scale float32) {
 	if p == kernel.NEON {
 		ropeNEON(&dst[0], &src[0], heads, headSize, &cs[0], scale)
@@ -89,32 +108,35 @@ func storeV(p kernel.Path, row []uint16, headSize int, v []float32) {
 	storeVGo(row, headSize, v)
 }
 
-func attendTile(p kernel.Path, q []float32, k, v, next []uint16, st []float32, rows, headSize int, nv []int32, scratch []float32) {
+func attendTile(p kernel.Path, q []float32, k, v, next []uint16, st []float32, rows, headSize int, visible []uint32, scratch []float32) {
 	if p != kernel.NEON {
-		attendTileGo(q, k, v, st, rows, headSize, nv, scratch)
+		attendTileGo(q, k, v, st, rows, headSize, visible, scratch)
 		return
 	}
 	stateLen := StateLen(headSize)
 	pk, pv, pn, ps := &k[0], &v[0], &next[0], &scratch[0]
-	pq, pst, pnv := unsafe.Pointer(&q[0]), unsafe.Pointer(&st[0]), unsafe.Pointer(&nv[0])
+	pq, pst := unsafe.Pointer(&q[0]), unsafe.Pointer(&st[0])
 	for r, n := 0, 0; r < rows; r += n {
 		n = group(rows-r, maxGroup)
 		q := (*float32)(unsafe.Add(pq, 4*r*headSize))
 		st := (*float32)(unsafe.Add(pst, 4*r*stateLen))
-		nv := (*int32)(unsafe.Add(pnv, 4*r))
+		var see *uint32
+		if visible != nil {
+			see = &visible[r]
+		}
 		switch n {
 		case 1:
-			attend1NEON(q, pk, pv, pn, st, headSize, nv, ps)
+			attend1NEON(q, pk, pv, pn, st, headSize, see, ps)
 		case 2:
-			attend2NEON(q, pk, pv, pn, st, headSize, nv, ps)
+			attend2NEON(q, pk, pv, pn, st, headSize, see, ps)
 		case 3:
-			attend3NEON(q, pk, pv, pn, st, headSize, nv, ps)
+			attend3NEON(q, pk, pv, pn, st, headSize, see, ps)
 		case 4:
-			attend4NEON(q, pk, pv, pn, st, headSize, nv, ps)
+			attend4NEON(q, pk, pv, pn, st, headSize, see, ps)
 		case 5:
-			attend5NEON(q, pk, pv, pn, st, headSize, nv, ps)
+			attend5NEON(q, pk, pv, pn, st, headSize, see, ps)
 		case 6:
-			attend6NEON(q, pk, pv, pn, st, headSize, nv, ps)
+			attend6NEON(q, pk, pv, pn, st, headSize, see, ps)
 		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 // whole numbers and powers of two, since float arithmetic in a test may be fused on some processors.
 var golden = map[string]string{
 	"Add":           "c27b0fb6de9b598969f9fcb2fcaf069fdc16f394b3083e19a96f41dd8f8e87bd",
+	"AddScaled":     "19e7d7eb0af40d71e9635c1889d5d55eb01504f4527789cdb8ef248a8a0c8d41",
 	"Argmax":        "8bf3cd6bb2af61dde37441d65f1b1f6b1d2f20e07b243fbb80a19d6bef508abb",
 	"Attention 128": "2e2ce019dc2f8ac382d13e79678df839b8ac8f57b528c0d4d4d692260be9f283",
 	"Attention 64":  "5a984fc6e420fd6238a562f38805491812cbc51b2196690bcf0b16049e9ae583",
@@ -22,7 +23,8 @@ var golden = map[string]string{
 	"Collect":       "60d1466e0a3647f9735f955b0cd14c3318672fef3662030498ce41db1976736b",
 	"Scan":          "cc6f24c44fc21fc11b174c6358b3223d1af1c0b00a0b8e85348547e05a8f6901",
 	"Weigh":         "5efdea856c68f12bdb54d4e60dee9c1df4f66e14abb0368a0adc80da513ea070",
-	"Quantize":      "15bb2cd8dfa3b0932ed1430af57515c6ff7be8e07ea437e98cd3026a3a37c585",
+	"GeluMul":       "4c41c734f9ca4534b1bdbb0998698f49a589db9e24ef35944ed84ba4890afc1b",
+	"Quantize":      "3a8b4d6172b65febc23961e90eb6b8aa02aaac88b9fd303180310c55f933cb15",
 	"RMSNorm":       "dc065cb6c06260408dd06a9d7f60944ec8f193b1cd3b214090a998ce6ae8a132",
 	"Rope 128":      "d424075eeda5563468157f6ae130660bc9d78df01d811b53e0304fc8aad9d5dc",
 	"Rope 64":       "d3687dfbace7e5f6d3a22329cb4a182ea6501490c47cd5da98a2969939264076",
@@ -55,7 +57,7 @@ func TestGolden(t *testing.T) {
 
 		const n = 576
 		x, y, w := vector(n), make([]float32, n), vector(n)
-		q, s, ns := make([]int8, n), make([]float32, n/16), make([]int32, n/32)
+		q, s, ns := make([]int8, n), make([]float32, n/16), make([]int32, n/16)
 		vec.Quantize(p, x, q, s, ns)
 		note("Quantize", q, s, ns)
 		vec.RMSNorm(p, y, x, w, 1e-5)
@@ -84,16 +86,16 @@ func TestGolden(t *testing.T) {
 			}
 			note(at("Store"), k[0], v[0])
 			total, part := make([]float32, rows*vec.StateLen(size)), make([]float32, rows*vec.StateLen(size))
-			out, scratch, nv := make([]float32, rows*size), make([]float32, vec.ScratchLen()), make([]int32, rows)
+			out, scratch, visible := make([]float32, rows*size), make([]float32, vec.ScratchLen()), make([]uint32, rows)
 			vec.InitState(total, rows, size)
 			for i := range k {
 				if i%2 == 0 {
 					vec.InitState(part, rows, size)
 				}
-				for r := range nv {
-					nv[r] = 1 + int32(rng.Uint32()%vec.TileTokens)
+				for r := range visible {
+					visible[r] = first(1 + int(rng.Uint32()%vec.TileTokens))
 				}
-				vec.AttendTile(p, qs, k[i], v[i], k[(i+1)%tiles], part, rows, size, nv, scratch)
+				vec.AttendTile(p, qs, k[i], v[i], k[(i+1)%tiles], part, rows, size, visible, scratch)
 				if i%2 == 1 {
 					vec.MergeState(p, total, part, rows, size)
 				}
@@ -111,6 +113,11 @@ func TestGolden(t *testing.T) {
 		weights, sums := make([]float32, len(logits)), make([]uint64, 5)
 		total := vec.Weigh(p, logits, top, 1.7, 3, weights, sums)
 		note("Weigh", total, sums, weights)
+		z := make([]float32, n)
+		vec.GeluMul(p, z, x, w)
+		note("GeluMul", z)
+		vec.AddScaled(p, z, x, 0.3)
+		note("AddScaled", z)
 
 		if len(got) != len(golden) {
 			t.Errorf("%v: %d results, want %d", p, len(got), len(golden))

@@ -40,10 +40,12 @@ func TestStaysInside(t *testing.T) {
 	for _, p := range kernel.Available() {
 		for _, n := range []int{32, 96} {
 			x, y := f(n), f(n)
-			vec.Quantize(p, x, fenced[int8](t, n), f(n/16), fenced[int32](t, n/32))
+			vec.Quantize(p, x, fenced[int8](t, n), f(n/16), fenced[int32](t, n/16))
 			vec.RMSNorm(p, y, x, f(n), 1e-5)
 			vec.Add(p, y, x)
 			vec.SiluMul(p, y, x, f(n))
+			vec.GeluMul(p, y, x, f(n))
+			vec.AddScaled(p, y, x, 2)
 			vec.Argmax(p, x)
 			for i := range x { // nothing to be found: all of it is read
 				x[i] = nan
@@ -61,9 +63,9 @@ func TestStaysInside(t *testing.T) {
 			k, v := fenced[uint16](t, size*vec.TileTokens), fenced[uint16](t, size*vec.TileTokens)
 			vec.StoreK(p, k, vec.TileTokens-1, size, f(size))
 			vec.StoreV(p, v, vec.TileTokens-1, size, f(size))
-			for rows := 1; rows <= 7; rows++ {
+			for rows := 1; rows <= 13; rows++ {
 				st, st2 := f(rows*vec.StateLen(size)), f(rows*vec.StateLen(size))
-				vec.AttendTile(p, f(rows*size), k, v, k, st, rows, size, fenced[int32](t, rows), f(vec.ScratchLen()))
+				vec.AttendTile(p, f(rows*size), k, v, k, st, rows, size, fenced[uint32](t, rows), f(vec.ScratchLen()))
 				vec.MergeState(p, st2, st, rows, size)
 				vec.FinishState(p, st2, f(rows*size), rows, size)
 			}

@@ -9,6 +9,8 @@ import (
 const (
 	minAmax   float32 = 1e-30
 	negLog2E  float32 = -1.4426950408889634
+	geluA     float32 = -2.302208198144325  // -2 log2(e) sqrt(2/pi)
+	geluB     float32 = -0.1029432395800235 // the same times 0.044715
 	maxHalf   float32 = 65504
 	roundBias float32 = 0x1.8p23 // adding and taking it away rounds |x| < 2^22 half to even
 )
@@ -32,13 +34,15 @@ func quantizeGo(x []float32, q []int8, s []float32, n []int32) {
 			amax = max(amax, math.Float32frombits(math.Float32bits(v)&0x7fffffff))
 		}
 		d, inv := amax/127, 127/amax
-		var sum int32
+		var half [2]int32
 		for i, v := range xb {
 			r := int32(float32(float32(v*inv)+roundBias) - roundBias)
 			qb[i] = int8(r)
-			sum += r
+			half[i/16] += r
 		}
-		s[2*b], s[2*b+1], n[b] = d, float32(d*float32(sum)), -128*sum
+		sum := half[0] + half[1]
+		s[2*b], s[2*b+1] = d, float32(d*float32(sum))
+		n[2*b], n[2*b+1] = -128*sum, half[0]&0xffff|half[1]<<16
 	}
 }
 
@@ -68,6 +72,20 @@ func siluMulGo(dst, gate, up []float32) {
 	for i, g := range gate {
 		e := kernel.Exp2(g * negLog2E)
 		dst[i] = g / (1 + e) * up[i]
+	}
+}
+
+func geluMulGo(dst, gate, up []float32) {
+	for i, g := range gate {
+		e := kernel.Exp2(g * kernel.FMA(float32(g*g), geluB, geluA))
+		dst[i] = g / (1 + e) * up[i]
+	}
+}
+
+func addScaledGo(x, y []float32, scale float32) {
+	y = y[:len(x)]
+	for i := range x {
+		x[i] = kernel.FMA(y[i], scale, x[i])
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 func delicate(s float64) bool { return math.Float64bits(s)&0x1fffffff == 0x10000000 }
 
 // attendGroupGo is AttendTile for up to maxGroup rows: the halves are converted once for all of them.
-func attendGroupGo(q []float32, k, v []uint16, st []float32, rows, headSize int, nv []int32, scratch []float32) {
+func attendGroupGo(q []float32, k, v []uint16, st []float32, rows, headSize int, visible []uint32, scratch []float32) {
 	stateLen := StateLen(headSize)
 
 	// Scores: sum[row][parity of d][token].
@@ -46,9 +46,9 @@ func attendGroupGo(q []float32, k, v []uint16, st []float32, rows, headSize int,
 		p := (*[TileTokens]float32)(scratch[r*TileTokens:])
 		m := tail[stateMax]
 		for t := range p {
-			p[t] = maskedScore
-			if t < int(nv[r]) {
-				p[t] = sum[r][0][t] + sum[r][1][t]
+			p[t] = sum[r][0][t] + sum[r][1][t]
+			if visible != nil && visible[r]>>t&1 == 0 {
+				p[t] = maskedScore
 			}
 			if p[t] > m {
 				m = p[t]
@@ -88,10 +88,14 @@ func attendGroupGo(q []float32, k, v []uint16, st []float32, rows, headSize int,
 	}
 }
 
-func attendTileGo(q []float32, k, v []uint16, st []float32, rows, headSize int, nv []int32, scratch []float32) {
+func attendTileGo(q []float32, k, v []uint16, st []float32, rows, headSize int, visible []uint32, scratch []float32) {
 	for r := 0; r < rows; r += maxGroup {
 		n := min(maxGroup, rows-r)
-		attendGroupGo(q[r*headSize:], k, v, st[r*StateLen(headSize):], n, headSize, nv[r:], scratch)
+		var see []uint32
+		if visible != nil {
+			see = visible[r:]
+		}
+		attendGroupGo(q[r*headSize:], k, v, st[r*StateLen(headSize):], n, headSize, see, scratch)
 	}
 }
 

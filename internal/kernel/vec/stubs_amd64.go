@@ -17,6 +17,12 @@ func addAVX512(x *float32, y *float32, n int)
 func siluMulAVX512(dst *float32, gate *float32, up *float32, n int)
 
 //go:noescape
+func geluMulAVX512(dst *float32, gate *float32, up *float32, n int)
+
+//go:noescape
+func addScaledAVX512(x *float32, y *float32, n int, scale float32)
+
+//go:noescape
 func ropeAVX512(dst *float32, src *float32, heads int, headSize int, cs *float32, scale float32)
 
 //go:noescape
@@ -47,24 +53,6 @@ func mergeStateAVX512(dst *float32, src *float32, rows int, headSize int)
 func finishStateAVX512(st *float32, out *float32, rows int, headSize int)
 
 //go:noescape
-func attend1AVX512(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, nv *int32, p *float32)
-
-//go:noescape
-func attend2AVX512(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, nv *int32, p *float32)
-
-//go:noescape
-func attend3AVX512(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, nv *int32, p *float32)
-
-//go:noescape
-func attend4AVX512(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, nv *int32, p *float32)
-
-//go:noescape
-func attend5AVX512(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, nv *int32, p *float32)
-
-//go:noescape
-func attend6AVX512(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, nv *int32, p *float32)
-
-//go:noescape
 func quantizeAVX2(x *float32, blocks int, q *int8, scales *float32, nsum *int32)
 
 //go:noescape
@@ -75,6 +63,12 @@ func addAVX2(x *float32, y *float32, n int)
 
 //go:noescape
 func siluMulAVX2(dst *float32, gate *float32, up *float32, n int)
+
+//go:noescape
+func geluMulAVX2(dst *float32, gate *float32, up *float32, n int)
+
+//go:noescape
+func addScaledAVX2(x *float32, y *float32, n int, scale float32)
 
 //go:noescape
 func ropeAVX2(dst *float32, src *float32, heads int, headSize int, cs *float32, scale float32)
@@ -107,10 +101,28 @@ func mergeStateAVX2(dst *float32, src *float32, rows int, headSize int)
 func finishStateAVX2(st *float32, out *float32, rows int, headSize int)
 
 //go:noescape
-func attend1AVX2(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, nv *int32, p *float32)
+func attend1AVX512(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, visible *uint32, p *float32)
 
 //go:noescape
-func attend2AVX2(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, nv *int32, p *float32)
+func attend2AVX512(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, visible *uint32, p *float32)
 
 //go:noescape
-func attend3AVX2(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, nv *int32, p *float32)
+func attend3AVX512(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, visible *uint32, p *float32)
+
+//go:noescape
+func attend4AVX512(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, visible *uint32, p *float32)
+
+//go:noescape
+func attend5AVX512(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, visible *uint32, p *float32)
+
+//go:noescape
+func attendManyAVX512(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, visible *uint32, p *float32, groups int)
+
+//go:noescape
+func attend1AVX2(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, visible *uint32, p *float32)
+
+//go:noescape
+func attend2AVX2(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, visible *uint32, p *float32)
+
+//go:noescape
+func attend3AVX2(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, visible *uint32, p *float32)

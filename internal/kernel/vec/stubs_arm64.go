@@ -17,6 +17,12 @@ func addNEON(x *float32, y *float32, n int)
 func siluMulNEON(dst *float32, gate *float32, up *float32, n int)
 
 //go:noescape
+func geluMulNEON(dst *float32, gate *float32, up *float32, n int)
+
+//go:noescape
+func addScaledNEON(x *float32, y *float32, n int, scale float32)
+
+//go:noescape
 func ropeNEON(dst *float32, src *float32, heads int, headSize int, cs *float32, scale float32)
 
 //go:noescape
@@ -47,19 +53,19 @@ func weighNEON(x *float32, chunks int, peak float32, scale float32, least float3
 func collectNEON(x *float32, n int, least float32, ids *int32, values *float32) int
 
 //go:noescape
-func attend1NEON(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, nv *int32, p *float32)
+func attend1NEON(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, visible *uint32, p *float32)
 
 //go:noescape
-func attend2NEON(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, nv *int32, p *float32)
+func attend2NEON(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, visible *uint32, p *float32)
 
 //go:noescape
-func attend3NEON(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, nv *int32, p *float32)
+func attend3NEON(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, visible *uint32, p *float32)
 
 //go:noescape
-func attend4NEON(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, nv *int32, p *float32)
+func attend4NEON(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, visible *uint32, p *float32)
 
 //go:noescape
-func attend5NEON(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, nv *int32, p *float32)
+func attend5NEON(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, visible *uint32, p *float32)
 
 //go:noescape
-func attend6NEON(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, nv *int32, p *float32)
+func attend6NEON(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, visible *uint32, p *float32)

@@ -20,11 +20,11 @@ import (
 const BlockSize = 32
 
 // Quantize turns the row x (a multiple of 32 values) into int8. For block b of 32 values, q[32b:32b+32] are the values,
-// s[2b] the scale d, s[2b+1] the scale times the sum of the block's q, and n[b] is -128 times that sum (what an unsigned
-// 8-bit weight panel adds to undo its offset).
+// s[2b] the scale d, s[2b+1] the scale times the sum of the block's q, n[2b] is -128 times that sum (what an unsigned
+// 8-bit weight panel adds to undo its offset), and n[2b+1] has the sum of the first 16 q in its lower int16, of the last 16 in its upper.
 func Quantize(p kernel.Path, x []float32, q []int8, s []float32, n []int32) {
 	blocks := len(x) / BlockSize
-	if len(x)%BlockSize != 0 || len(q) < len(x) || len(s) < 2*blocks || len(n) < blocks {
+	if len(x)%BlockSize != 0 || len(q) < len(x) || len(s) < 2*blocks || len(n) < 2*blocks {
 		panic(fmt.Sprintf("vec.Quantize: lengths x %d, q %d, s %d, n %d", len(x), len(q), len(s), len(n)))
 	}
 	if blocks > 0 {
@@ -56,6 +56,25 @@ func SiluMul(p kernel.Path, dst, gate, up []float32) {
 	if len(gate) > 0 {
 		siluMul(p, dst, gate, up)
 	}
+}
+
+// GeluMul sets dst to GELU(gate) * up with the tanh form of GELU (Hendrycks and Gimpel, 2016). The lengths are equal and a multiple
+// of 32; dst may be gate or up.
+func GeluMul(p kernel.Path, dst, gate, up []float32) {
+	if len(gate)%32 != 0 || len(dst) != len(gate) || len(up) != len(gate) {
+		panic(fmt.Sprintf("vec.GeluMul: lengths dst %d, gate %d, up %d", len(dst), len(gate), len(up)))
+	}
+	if len(gate) > 0 {
+		geluMul(p, dst, gate, up)
+	}
+}
+
+// AddScaled adds y times scale to x, each value rounded once. The lengths are equal; multiples of 16 are fastest.
+func AddScaled(p kernel.Path, x, y []float32, scale float32) {
+	if len(x) != len(y) {
+		panic(fmt.Sprintf("vec.AddScaled: lengths %d, %d", len(x), len(y)))
+	}
+	addScaled(p, x, y, scale)
 }
 
 // Rope rotates the interleaved pairs of src's heads (heads rows of headSize values, contiguous) by one position's angles,

@@ -67,25 +67,28 @@ block:
 	WORD $0x0e21494d // sqxtn v13.8b, v10.8h
 	WORD $0x4e21496d // sqxtn2 v13.16b, v11.8h
 	WORD $0xad00344c // stp q12, q13, [x2]
-	WORD $0x4ea48400 // add v0.4s, v0.4s, v4.4s
-	WORD $0x4ea58421 // add v1.4s, v1.4s, v5.4s
-	WORD $0x4ea68442 // add v2.4s, v2.4s, v6.4s
-	WORD $0x4ea78463 // add v3.4s, v3.4s, v7.4s
-	WORD $0x4ea28400 // add v0.4s, v0.4s, v2.4s
-	WORD $0x4ea38421 // add v1.4s, v1.4s, v3.4s
 	WORD $0x4ea18400 // add v0.4s, v0.4s, v1.4s
-	WORD $0x4eb1b800 // addv s0, v0.4s
-	WORD $0x5e21d813 // scvtf s19, s0
+	WORD $0x4ea38442 // add v2.4s, v2.4s, v3.4s
+	WORD $0x4ea28400 // add v0.4s, v0.4s, v2.4s
+	WORD $0x4ea58484 // add v4.4s, v4.4s, v5.4s
+	WORD $0x4ea784c6 // add v6.4s, v6.4s, v7.4s
+	WORD $0x4ea68484 // add v4.4s, v4.4s, v6.4s
+	WORD $0x4ea4bc00 // addp v0.4s, v0.4s, v4.4s
+	WORD $0x4ea0bc00 // addp v0.4s, v0.4s, v0.4s
+	WORD $0x0e614801 // sqxtn v1.4h, v0.4s
+	WORD $0x4ea0bc02 // addp v2.4s, v0.4s, v0.4s
+	WORD $0x5e21d853 // scvtf s19, s2
 	WORD $0x1e320a73 // fmul s19, s19, s18
 	WORD $0xbd000072 // str s18, [x3]
 	WORD $0xbd000473 // str s19, [x3, #4]
-	WORD $0x4f275400 // shl v0.4s, v0.4s, #7
-	WORD $0x6ea0b800 // neg v0.4s, v0.4s
-	WORD $0xbd000080 // str s0, [x4]
+	WORD $0x4f275442 // shl v2.4s, v2.4s, #7
+	WORD $0x6ea0b842 // neg v2.4s, v2.4s
+	WORD $0xbd000082 // str s2, [x4]
+	WORD $0xbd000481 // str s1, [x4, #4]
 	ADD $128, R0
 	ADD $32, R2
 	ADD $8, R3
-	ADD $4, R4
+	ADD $8, R4
 	SUBS $1, R1
 	BNE block
 	RET
@@ -300,6 +303,161 @@ loop:
 	ADD $64, R1
 	ADD $64, R2
 	SUBS $16, R3
+	BNE loop
+	RET
+
+// func geluMulNEON(dst *float32, gate *float32, up *float32, n int)
+TEXT ·geluMulNEON(SB), NOSPLIT, $0-32
+	MOVD dst+0(FP), R0
+	MOVD gate+8(FP), R1
+	MOVD up+16(FP), R2
+	MOVD n+24(FP), R3
+	MOVD $·table(SB), R4
+	WORD $0x3dc00095 // ldr q21, [x4]
+	WORD $0x3dc00496 // ldr q22, [x4, #16]
+	WORD $0x3dc00897 // ldr q23, [x4, #32]
+	WORD $0x3dc00c98 // ldr q24, [x4, #48]
+	WORD $0x3dc01099 // ldr q25, [x4, #64]
+	WORD $0x3dc0149a // ldr q26, [x4, #80]
+	WORD $0x3dc0189b // ldr q27, [x4, #96]
+	WORD $0x3dc01c9c // ldr q28, [x4, #112]
+	WORD $0x3dc02c9d // ldr q29, [x4, #176]
+	WORD $0x3dc0609e // ldr q30, [x4, #384]
+	WORD $0x3dc0649f // ldr q31, [x4, #400]
+loop:
+	WORD $0xad402428 // ldp q8, q9, [x1]
+	WORD $0xad402c4a // ldp q10, q11, [x2]
+	WORD $0x6e28dd0d // fmul v13.4s, v8.4s, v8.4s
+	WORD $0x4ebe1fcc // mov v12.16b, v30.16b
+	WORD $0x4e3fcdac // fmla v12.4s, v13.4s, v31.4s
+	WORD $0x6e28dd8c // fmul v12.4s, v12.4s, v8.4s
+	WORD $0x4ebcf58c // fmin v12.4s, v12.4s, v28.4s
+	WORD $0x6e3be580 // fcmge v0.4s, v12.4s, v27.4s
+	WORD $0x4e218981 // frintn v1.4s, v12.4s
+	WORD $0x4ea1d58c // fsub v12.4s, v12.4s, v1.4s
+	WORD $0x4eb61ec2 // mov v2.16b, v22.16b
+	WORD $0x4e2ccea2 // fmla v2.4s, v21.4s, v12.4s
+	WORD $0x4eb71ee3 // mov v3.16b, v23.16b
+	WORD $0x4e2ccc43 // fmla v3.4s, v2.4s, v12.4s
+	WORD $0x4eb81f02 // mov v2.16b, v24.16b
+	WORD $0x4e2ccc62 // fmla v2.4s, v3.4s, v12.4s
+	WORD $0x4eb91f23 // mov v3.16b, v25.16b
+	WORD $0x4e2ccc43 // fmla v3.4s, v2.4s, v12.4s
+	WORD $0x4eba1f42 // mov v2.16b, v26.16b
+	WORD $0x4e2ccc62 // fmla v2.4s, v3.4s, v12.4s
+	WORD $0x4e21a821 // fcvtns v1.4s, v1.4s
+	WORD $0x4f375421 // shl v1.4s, v1.4s, #23
+	WORD $0x4ea18442 // add v2.4s, v2.4s, v1.4s
+	WORD $0x4e201c4c // and v12.16b, v2.16b, v0.16b
+	WORD $0x4e3dd58c // fadd v12.4s, v12.4s, v29.4s
+	WORD $0x6e2cfd08 // fdiv v8.4s, v8.4s, v12.4s
+	WORD $0x6e2add08 // fmul v8.4s, v8.4s, v10.4s
+	WORD $0x6e29dd2d // fmul v13.4s, v9.4s, v9.4s
+	WORD $0x4ebe1fcc // mov v12.16b, v30.16b
+	WORD $0x4e3fcdac // fmla v12.4s, v13.4s, v31.4s
+	WORD $0x6e29dd8c // fmul v12.4s, v12.4s, v9.4s
+	WORD $0x4ebcf58c // fmin v12.4s, v12.4s, v28.4s
+	WORD $0x6e3be580 // fcmge v0.4s, v12.4s, v27.4s
+	WORD $0x4e218981 // frintn v1.4s, v12.4s
+	WORD $0x4ea1d58c // fsub v12.4s, v12.4s, v1.4s
+	WORD $0x4eb61ec2 // mov v2.16b, v22.16b
+	WORD $0x4e2ccea2 // fmla v2.4s, v21.4s, v12.4s
+	WORD $0x4eb71ee3 // mov v3.16b, v23.16b
+	WORD $0x4e2ccc43 // fmla v3.4s, v2.4s, v12.4s
+	WORD $0x4eb81f02 // mov v2.16b, v24.16b
+	WORD $0x4e2ccc62 // fmla v2.4s, v3.4s, v12.4s
+	WORD $0x4eb91f23 // mov v3.16b, v25.16b
+	WORD $0x4e2ccc43 // fmla v3.4s, v2.4s, v12.4s
+	WORD $0x4eba1f42 // mov v2.16b, v26.16b
+	WORD $0x4e2ccc62 // fmla v2.4s, v3.4s, v12.4s
+	WORD $0x4e21a821 // fcvtns v1.4s, v1.4s
+	WORD $0x4f375421 // shl v1.4s, v1.4s, #23
+	WORD $0x4ea18442 // add v2.4s, v2.4s, v1.4s
+	WORD $0x4e201c4c // and v12.16b, v2.16b, v0.16b
+	WORD $0x4e3dd58c // fadd v12.4s, v12.4s, v29.4s
+	WORD $0x6e2cfd29 // fdiv v9.4s, v9.4s, v12.4s
+	WORD $0x6e2bdd29 // fmul v9.4s, v9.4s, v11.4s
+	WORD $0xad002408 // stp q8, q9, [x0]
+	WORD $0xad413c2e // ldp q14, q15, [x1, #32]
+	WORD $0xad414450 // ldp q16, q17, [x2, #32]
+	WORD $0x6e2eddd3 // fmul v19.4s, v14.4s, v14.4s
+	WORD $0x4ebe1fd2 // mov v18.16b, v30.16b
+	WORD $0x4e3fce72 // fmla v18.4s, v19.4s, v31.4s
+	WORD $0x6e2ede52 // fmul v18.4s, v18.4s, v14.4s
+	WORD $0x4ebcf652 // fmin v18.4s, v18.4s, v28.4s
+	WORD $0x6e3be644 // fcmge v4.4s, v18.4s, v27.4s
+	WORD $0x4e218a45 // frintn v5.4s, v18.4s
+	WORD $0x4ea5d652 // fsub v18.4s, v18.4s, v5.4s
+	WORD $0x4eb61ec6 // mov v6.16b, v22.16b
+	WORD $0x4e32cea6 // fmla v6.4s, v21.4s, v18.4s
+	WORD $0x4eb71ee7 // mov v7.16b, v23.16b
+	WORD $0x4e32ccc7 // fmla v7.4s, v6.4s, v18.4s
+	WORD $0x4eb81f06 // mov v6.16b, v24.16b
+	WORD $0x4e32cce6 // fmla v6.4s, v7.4s, v18.4s
+	WORD $0x4eb91f27 // mov v7.16b, v25.16b
+	WORD $0x4e32ccc7 // fmla v7.4s, v6.4s, v18.4s
+	WORD $0x4eba1f46 // mov v6.16b, v26.16b
+	WORD $0x4e32cce6 // fmla v6.4s, v7.4s, v18.4s
+	WORD $0x4e21a8a5 // fcvtns v5.4s, v5.4s
+	WORD $0x4f3754a5 // shl v5.4s, v5.4s, #23
+	WORD $0x4ea584c6 // add v6.4s, v6.4s, v5.4s
+	WORD $0x4e241cd2 // and v18.16b, v6.16b, v4.16b
+	WORD $0x4e3dd652 // fadd v18.4s, v18.4s, v29.4s
+	WORD $0x6e32fdce // fdiv v14.4s, v14.4s, v18.4s
+	WORD $0x6e30ddce // fmul v14.4s, v14.4s, v16.4s
+	WORD $0x6e2fddf3 // fmul v19.4s, v15.4s, v15.4s
+	WORD $0x4ebe1fd2 // mov v18.16b, v30.16b
+	WORD $0x4e3fce72 // fmla v18.4s, v19.4s, v31.4s
+	WORD $0x6e2fde52 // fmul v18.4s, v18.4s, v15.4s
+	WORD $0x4ebcf652 // fmin v18.4s, v18.4s, v28.4s
+	WORD $0x6e3be644 // fcmge v4.4s, v18.4s, v27.4s
+	WORD $0x4e218a45 // frintn v5.4s, v18.4s
+	WORD $0x4ea5d652 // fsub v18.4s, v18.4s, v5.4s
+	WORD $0x4eb61ec6 // mov v6.16b, v22.16b
+	WORD $0x4e32cea6 // fmla v6.4s, v21.4s, v18.4s
+	WORD $0x4eb71ee7 // mov v7.16b, v23.16b
+	WORD $0x4e32ccc7 // fmla v7.4s, v6.4s, v18.4s
+	WORD $0x4eb81f06 // mov v6.16b, v24.16b
+	WORD $0x4e32cce6 // fmla v6.4s, v7.4s, v18.4s
+	WORD $0x4eb91f27 // mov v7.16b, v25.16b
+	WORD $0x4e32ccc7 // fmla v7.4s, v6.4s, v18.4s
+	WORD $0x4eba1f46 // mov v6.16b, v26.16b
+	WORD $0x4e32cce6 // fmla v6.4s, v7.4s, v18.4s
+	WORD $0x4e21a8a5 // fcvtns v5.4s, v5.4s
+	WORD $0x4f3754a5 // shl v5.4s, v5.4s, #23
+	WORD $0x4ea584c6 // add v6.4s, v6.4s, v5.4s
+	WORD $0x4e241cd2 // and v18.16b, v6.16b, v4.16b
+	WORD $0x4e3dd652 // fadd v18.4s, v18.4s, v29.4s
+	WORD $0x6e32fdef // fdiv v15.4s, v15.4s, v18.4s
+	WORD $0x6e31ddef // fmul v15.4s, v15.4s, v17.4s
+	WORD $0xad013c0e // stp q14, q15, [x0, #32]
+	ADD $64, R0
+	ADD $64, R1
+	ADD $64, R2
+	SUBS $16, R3
+	BNE loop
+	RET
+
+// func addScaledNEON(x *float32, y *float32, n int, scale float32)
+TEXT ·addScaledNEON(SB), NOSPLIT, $0-28
+	MOVD x+0(FP), R0
+	MOVD y+8(FP), R1
+	MOVD n+16(FP), R2
+	FMOVS scale+24(FP), F16
+loop:
+	WORD $0xad400400 // ldp q0, q1, [x0]
+	WORD $0xad410c02 // ldp q2, q3, [x0, #32]
+	WORD $0xad401424 // ldp q4, q5, [x1]
+	WORD $0xad411c26 // ldp q6, q7, [x1, #32]
+	WORD $0x4f901080 // fmla v0.4s, v4.4s, v16.s[0]
+	WORD $0x4f9010a1 // fmla v1.4s, v5.4s, v16.s[0]
+	WORD $0x4f9010c2 // fmla v2.4s, v6.4s, v16.s[0]
+	WORD $0x4f9010e3 // fmla v3.4s, v7.4s, v16.s[0]
+	WORD $0xad000400 // stp q0, q1, [x0]
+	WORD $0xad010c02 // stp q2, q3, [x0, #32]
+	ADD $64, R0
+	ADD $64, R1
+	SUBS $16, R2
 	BNE loop
 	RET
 
@@ -947,7 +1105,7 @@ none:
 	MOVD R6, ret+40(FP)
 	RET
 
-// func attend1NEON(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, nv *int32, p *float32)
+// func attend1NEON(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, visible *uint32, p *float32)
 TEXT ·attend1NEON(SB), NOSPLIT, $0-64
 	WORD $0x4f000400 // movi v0.4s, #0x0
 	WORD $0x4f000401 // movi v1.4s, #0x0
@@ -1085,7 +1243,7 @@ scores0_0:
 	WORD $0x3dc0141d // ldr q29, [x0, #80]
 	WORD $0x3dc0181e // ldr q30, [x0, #96]
 	MOVD p+56(FP), R1
-	MOVD nv+48(FP), R2
+	MOVD visible+48(FP), R2
 	MOVD st+32(FP), R3
 	MOVD headSize+40(FP), R4
 	LSL $2, R4, R4
@@ -1097,46 +1255,48 @@ softmax:
 	WORD $0xad410c22 // ldp q2, q3, [x1, #32]
 	WORD $0xad421424 // ldp q4, q5, [x1, #64]
 	WORD $0xad431c26 // ldp q6, q7, [x1, #96]
+	CBZ R2, all
 	WORD $0x4d40c84d // ld1r {v13.4s}, [x2]
+	ADD $4, R2
 	WORD $0x3dc04010 // ldr q16, [x0, #256]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1c10 // bsl v16.16b, v0.16b, v12.16b
 	WORD $0x4eb01e00 // mov v0.16b, v16.16b
-	WORD $0x4ea01c0e // mov v14.16b, v0.16b
 	WORD $0x3dc04410 // ldr q16, [x0, #272]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1c30 // bsl v16.16b, v1.16b, v12.16b
 	WORD $0x4eb01e01 // mov v1.16b, v16.16b
-	WORD $0x4e21f5ce // fmax v14.4s, v14.4s, v1.4s
 	WORD $0x3dc04810 // ldr q16, [x0, #288]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1c50 // bsl v16.16b, v2.16b, v12.16b
 	WORD $0x4eb01e02 // mov v2.16b, v16.16b
-	WORD $0x4e22f5ce // fmax v14.4s, v14.4s, v2.4s
 	WORD $0x3dc04c10 // ldr q16, [x0, #304]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1c70 // bsl v16.16b, v3.16b, v12.16b
 	WORD $0x4eb01e03 // mov v3.16b, v16.16b
-	WORD $0x4e23f5ce // fmax v14.4s, v14.4s, v3.4s
 	WORD $0x3dc05010 // ldr q16, [x0, #320]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1c90 // bsl v16.16b, v4.16b, v12.16b
 	WORD $0x4eb01e04 // mov v4.16b, v16.16b
-	WORD $0x4e24f5ce // fmax v14.4s, v14.4s, v4.4s
 	WORD $0x3dc05410 // ldr q16, [x0, #336]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1cb0 // bsl v16.16b, v5.16b, v12.16b
 	WORD $0x4eb01e05 // mov v5.16b, v16.16b
-	WORD $0x4e25f5ce // fmax v14.4s, v14.4s, v5.4s
 	WORD $0x3dc05810 // ldr q16, [x0, #352]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1cd0 // bsl v16.16b, v6.16b, v12.16b
 	WORD $0x4eb01e06 // mov v6.16b, v16.16b
-	WORD $0x4e26f5ce // fmax v14.4s, v14.4s, v6.4s
 	WORD $0x3dc05c10 // ldr q16, [x0, #368]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1cf0 // bsl v16.16b, v7.16b, v12.16b
 	WORD $0x4eb01e07 // mov v7.16b, v16.16b
+all:
+	WORD $0x4e21f40e // fmax v14.4s, v0.4s, v1.4s
+	WORD $0x4e22f5ce // fmax v14.4s, v14.4s, v2.4s
+	WORD $0x4e23f5ce // fmax v14.4s, v14.4s, v3.4s
+	WORD $0x4e24f5ce // fmax v14.4s, v14.4s, v4.4s
+	WORD $0x4e25f5ce // fmax v14.4s, v14.4s, v5.4s
+	WORD $0x4e26f5ce // fmax v14.4s, v14.4s, v6.4s
 	WORD $0x4e27f5ce // fmax v14.4s, v14.4s, v7.4s
 	WORD $0x6e30f9ce // fmaxv s14, v14.4s
 	WORD $0x4e0405ce // dup v14.4s, v14.s[0]
@@ -1324,7 +1484,6 @@ softmax:
 	WORD $0x4e2fce20 // fmla v0.4s, v17.4s, v15.4s
 	WORD $0xbd000460 // str s0, [x3, #4]
 	ADD $128, R1
-	ADD $4, R2
 	ADD R4, R3
 	SUBS $1, R5
 	BNE softmax
@@ -1756,7 +1915,7 @@ columns16tokens:
 less16:
 	RET
 
-// func attend2NEON(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, nv *int32, p *float32)
+// func attend2NEON(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, visible *uint32, p *float32)
 TEXT ·attend2NEON(SB), NOSPLIT, $0-64
 	WORD $0x4f000400 // movi v0.4s, #0x0
 	WORD $0x4f000401 // movi v1.4s, #0x0
@@ -1973,7 +2132,7 @@ scores16_0:
 	WORD $0x3dc0141d // ldr q29, [x0, #80]
 	WORD $0x3dc0181e // ldr q30, [x0, #96]
 	MOVD p+56(FP), R1
-	MOVD nv+48(FP), R2
+	MOVD visible+48(FP), R2
 	MOVD st+32(FP), R3
 	MOVD headSize+40(FP), R4
 	LSL $2, R4, R4
@@ -1985,46 +2144,48 @@ softmax:
 	WORD $0xad410c22 // ldp q2, q3, [x1, #32]
 	WORD $0xad421424 // ldp q4, q5, [x1, #64]
 	WORD $0xad431c26 // ldp q6, q7, [x1, #96]
+	CBZ R2, all
 	WORD $0x4d40c84d // ld1r {v13.4s}, [x2]
+	ADD $4, R2
 	WORD $0x3dc04010 // ldr q16, [x0, #256]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1c10 // bsl v16.16b, v0.16b, v12.16b
 	WORD $0x4eb01e00 // mov v0.16b, v16.16b
-	WORD $0x4ea01c0e // mov v14.16b, v0.16b
 	WORD $0x3dc04410 // ldr q16, [x0, #272]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1c30 // bsl v16.16b, v1.16b, v12.16b
 	WORD $0x4eb01e01 // mov v1.16b, v16.16b
-	WORD $0x4e21f5ce // fmax v14.4s, v14.4s, v1.4s
 	WORD $0x3dc04810 // ldr q16, [x0, #288]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1c50 // bsl v16.16b, v2.16b, v12.16b
 	WORD $0x4eb01e02 // mov v2.16b, v16.16b
-	WORD $0x4e22f5ce // fmax v14.4s, v14.4s, v2.4s
 	WORD $0x3dc04c10 // ldr q16, [x0, #304]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1c70 // bsl v16.16b, v3.16b, v12.16b
 	WORD $0x4eb01e03 // mov v3.16b, v16.16b
-	WORD $0x4e23f5ce // fmax v14.4s, v14.4s, v3.4s
 	WORD $0x3dc05010 // ldr q16, [x0, #320]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1c90 // bsl v16.16b, v4.16b, v12.16b
 	WORD $0x4eb01e04 // mov v4.16b, v16.16b
-	WORD $0x4e24f5ce // fmax v14.4s, v14.4s, v4.4s
 	WORD $0x3dc05410 // ldr q16, [x0, #336]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1cb0 // bsl v16.16b, v5.16b, v12.16b
 	WORD $0x4eb01e05 // mov v5.16b, v16.16b
-	WORD $0x4e25f5ce // fmax v14.4s, v14.4s, v5.4s
 	WORD $0x3dc05810 // ldr q16, [x0, #352]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1cd0 // bsl v16.16b, v6.16b, v12.16b
 	WORD $0x4eb01e06 // mov v6.16b, v16.16b
-	WORD $0x4e26f5ce // fmax v14.4s, v14.4s, v6.4s
 	WORD $0x3dc05c10 // ldr q16, [x0, #368]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1cf0 // bsl v16.16b, v7.16b, v12.16b
 	WORD $0x4eb01e07 // mov v7.16b, v16.16b
+all:
+	WORD $0x4e21f40e // fmax v14.4s, v0.4s, v1.4s
+	WORD $0x4e22f5ce // fmax v14.4s, v14.4s, v2.4s
+	WORD $0x4e23f5ce // fmax v14.4s, v14.4s, v3.4s
+	WORD $0x4e24f5ce // fmax v14.4s, v14.4s, v4.4s
+	WORD $0x4e25f5ce // fmax v14.4s, v14.4s, v5.4s
+	WORD $0x4e26f5ce // fmax v14.4s, v14.4s, v6.4s
 	WORD $0x4e27f5ce // fmax v14.4s, v14.4s, v7.4s
 	WORD $0x6e30f9ce // fmaxv s14, v14.4s
 	WORD $0x4e0405ce // dup v14.4s, v14.s[0]
@@ -2212,7 +2373,6 @@ softmax:
 	WORD $0x4e2fce20 // fmla v0.4s, v17.4s, v15.4s
 	WORD $0xbd000460 // str s0, [x3, #4]
 	ADD $128, R1
-	ADD $4, R2
 	ADD R4, R3
 	SUBS $1, R5
 	BNE softmax
@@ -2503,7 +2663,7 @@ columns16tokens:
 less16:
 	RET
 
-// func attend3NEON(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, nv *int32, p *float32)
+// func attend3NEON(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, visible *uint32, p *float32)
 TEXT ·attend3NEON(SB), NOSPLIT, $0-64
 	WORD $0x4f000400 // movi v0.4s, #0x0
 	WORD $0x4f000401 // movi v1.4s, #0x0
@@ -2786,7 +2946,7 @@ scores16_0:
 	WORD $0x3dc0141d // ldr q29, [x0, #80]
 	WORD $0x3dc0181e // ldr q30, [x0, #96]
 	MOVD p+56(FP), R1
-	MOVD nv+48(FP), R2
+	MOVD visible+48(FP), R2
 	MOVD st+32(FP), R3
 	MOVD headSize+40(FP), R4
 	LSL $2, R4, R4
@@ -2798,46 +2958,48 @@ softmax:
 	WORD $0xad410c22 // ldp q2, q3, [x1, #32]
 	WORD $0xad421424 // ldp q4, q5, [x1, #64]
 	WORD $0xad431c26 // ldp q6, q7, [x1, #96]
+	CBZ R2, all
 	WORD $0x4d40c84d // ld1r {v13.4s}, [x2]
+	ADD $4, R2
 	WORD $0x3dc04010 // ldr q16, [x0, #256]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1c10 // bsl v16.16b, v0.16b, v12.16b
 	WORD $0x4eb01e00 // mov v0.16b, v16.16b
-	WORD $0x4ea01c0e // mov v14.16b, v0.16b
 	WORD $0x3dc04410 // ldr q16, [x0, #272]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1c30 // bsl v16.16b, v1.16b, v12.16b
 	WORD $0x4eb01e01 // mov v1.16b, v16.16b
-	WORD $0x4e21f5ce // fmax v14.4s, v14.4s, v1.4s
 	WORD $0x3dc04810 // ldr q16, [x0, #288]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1c50 // bsl v16.16b, v2.16b, v12.16b
 	WORD $0x4eb01e02 // mov v2.16b, v16.16b
-	WORD $0x4e22f5ce // fmax v14.4s, v14.4s, v2.4s
 	WORD $0x3dc04c10 // ldr q16, [x0, #304]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1c70 // bsl v16.16b, v3.16b, v12.16b
 	WORD $0x4eb01e03 // mov v3.16b, v16.16b
-	WORD $0x4e23f5ce // fmax v14.4s, v14.4s, v3.4s
 	WORD $0x3dc05010 // ldr q16, [x0, #320]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1c90 // bsl v16.16b, v4.16b, v12.16b
 	WORD $0x4eb01e04 // mov v4.16b, v16.16b
-	WORD $0x4e24f5ce // fmax v14.4s, v14.4s, v4.4s
 	WORD $0x3dc05410 // ldr q16, [x0, #336]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1cb0 // bsl v16.16b, v5.16b, v12.16b
 	WORD $0x4eb01e05 // mov v5.16b, v16.16b
-	WORD $0x4e25f5ce // fmax v14.4s, v14.4s, v5.4s
 	WORD $0x3dc05810 // ldr q16, [x0, #352]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1cd0 // bsl v16.16b, v6.16b, v12.16b
 	WORD $0x4eb01e06 // mov v6.16b, v16.16b
-	WORD $0x4e26f5ce // fmax v14.4s, v14.4s, v6.4s
 	WORD $0x3dc05c10 // ldr q16, [x0, #368]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1cf0 // bsl v16.16b, v7.16b, v12.16b
 	WORD $0x4eb01e07 // mov v7.16b, v16.16b
+all:
+	WORD $0x4e21f40e // fmax v14.4s, v0.4s, v1.4s
+	WORD $0x4e22f5ce // fmax v14.4s, v14.4s, v2.4s
+	WORD $0x4e23f5ce // fmax v14.4s, v14.4s, v3.4s
+	WORD $0x4e24f5ce // fmax v14.4s, v14.4s, v4.4s
+	WORD $0x4e25f5ce // fmax v14.4s, v14.4s, v5.4s
+	WORD $0x4e26f5ce // fmax v14.4s, v14.4s, v6.4s
 	WORD $0x4e27f5ce // fmax v14.4s, v14.4s, v7.4s
 	WORD $0x6e30f9ce // fmaxv s14, v14.4s
 	WORD $0x4e0405ce // dup v14.4s, v14.s[0]
@@ -3025,7 +3187,6 @@ softmax:
 	WORD $0x4e2fce20 // fmla v0.4s, v17.4s, v15.4s
 	WORD $0xbd000460 // str s0, [x3, #4]
 	ADD $128, R1
-	ADD $4, R2
 	ADD R4, R3
 	SUBS $1, R5
 	BNE softmax
@@ -3397,7 +3558,7 @@ columns16tokens:
 less16:
 	RET
 
-// func attend4NEON(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, nv *int32, p *float32)
+// func attend4NEON(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, visible *uint32, p *float32)
 TEXT ·attend4NEON(SB), NOSPLIT, $0-64
 	WORD $0x4f000400 // movi v0.4s, #0x0
 	WORD $0x4f000401 // movi v1.4s, #0x0
@@ -3838,7 +3999,7 @@ scores16_1:
 	WORD $0x3dc0141d // ldr q29, [x0, #80]
 	WORD $0x3dc0181e // ldr q30, [x0, #96]
 	MOVD p+56(FP), R1
-	MOVD nv+48(FP), R2
+	MOVD visible+48(FP), R2
 	MOVD st+32(FP), R3
 	MOVD headSize+40(FP), R4
 	LSL $2, R4, R4
@@ -3850,46 +4011,48 @@ softmax:
 	WORD $0xad410c22 // ldp q2, q3, [x1, #32]
 	WORD $0xad421424 // ldp q4, q5, [x1, #64]
 	WORD $0xad431c26 // ldp q6, q7, [x1, #96]
+	CBZ R2, all
 	WORD $0x4d40c84d // ld1r {v13.4s}, [x2]
+	ADD $4, R2
 	WORD $0x3dc04010 // ldr q16, [x0, #256]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1c10 // bsl v16.16b, v0.16b, v12.16b
 	WORD $0x4eb01e00 // mov v0.16b, v16.16b
-	WORD $0x4ea01c0e // mov v14.16b, v0.16b
 	WORD $0x3dc04410 // ldr q16, [x0, #272]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1c30 // bsl v16.16b, v1.16b, v12.16b
 	WORD $0x4eb01e01 // mov v1.16b, v16.16b
-	WORD $0x4e21f5ce // fmax v14.4s, v14.4s, v1.4s
 	WORD $0x3dc04810 // ldr q16, [x0, #288]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1c50 // bsl v16.16b, v2.16b, v12.16b
 	WORD $0x4eb01e02 // mov v2.16b, v16.16b
-	WORD $0x4e22f5ce // fmax v14.4s, v14.4s, v2.4s
 	WORD $0x3dc04c10 // ldr q16, [x0, #304]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1c70 // bsl v16.16b, v3.16b, v12.16b
 	WORD $0x4eb01e03 // mov v3.16b, v16.16b
-	WORD $0x4e23f5ce // fmax v14.4s, v14.4s, v3.4s
 	WORD $0x3dc05010 // ldr q16, [x0, #320]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1c90 // bsl v16.16b, v4.16b, v12.16b
 	WORD $0x4eb01e04 // mov v4.16b, v16.16b
-	WORD $0x4e24f5ce // fmax v14.4s, v14.4s, v4.4s
 	WORD $0x3dc05410 // ldr q16, [x0, #336]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1cb0 // bsl v16.16b, v5.16b, v12.16b
 	WORD $0x4eb01e05 // mov v5.16b, v16.16b
-	WORD $0x4e25f5ce // fmax v14.4s, v14.4s, v5.4s
 	WORD $0x3dc05810 // ldr q16, [x0, #352]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1cd0 // bsl v16.16b, v6.16b, v12.16b
 	WORD $0x4eb01e06 // mov v6.16b, v16.16b
-	WORD $0x4e26f5ce // fmax v14.4s, v14.4s, v6.4s
 	WORD $0x3dc05c10 // ldr q16, [x0, #368]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1cf0 // bsl v16.16b, v7.16b, v12.16b
 	WORD $0x4eb01e07 // mov v7.16b, v16.16b
+all:
+	WORD $0x4e21f40e // fmax v14.4s, v0.4s, v1.4s
+	WORD $0x4e22f5ce // fmax v14.4s, v14.4s, v2.4s
+	WORD $0x4e23f5ce // fmax v14.4s, v14.4s, v3.4s
+	WORD $0x4e24f5ce // fmax v14.4s, v14.4s, v4.4s
+	WORD $0x4e25f5ce // fmax v14.4s, v14.4s, v5.4s
+	WORD $0x4e26f5ce // fmax v14.4s, v14.4s, v6.4s
 	WORD $0x4e27f5ce // fmax v14.4s, v14.4s, v7.4s
 	WORD $0x6e30f9ce // fmaxv s14, v14.4s
 	WORD $0x4e0405ce // dup v14.4s, v14.s[0]
@@ -4077,7 +4240,6 @@ softmax:
 	WORD $0x4e2fce20 // fmla v0.4s, v17.4s, v15.4s
 	WORD $0xbd000460 // str s0, [x3, #4]
 	ADD $128, R1
-	ADD $4, R2
 	ADD R4, R3
 	SUBS $1, R5
 	BNE softmax
@@ -4252,7 +4414,7 @@ columns16tokens:
 less16:
 	RET
 
-// func attend5NEON(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, nv *int32, p *float32)
+// func attend5NEON(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, visible *uint32, p *float32)
 TEXT ·attend5NEON(SB), NOSPLIT, $0-64
 	WORD $0x4f000400 // movi v0.4s, #0x0
 	WORD $0x4f000401 // movi v1.4s, #0x0
@@ -4777,7 +4939,7 @@ scores16_1:
 	WORD $0x3dc0141d // ldr q29, [x0, #80]
 	WORD $0x3dc0181e // ldr q30, [x0, #96]
 	MOVD p+56(FP), R1
-	MOVD nv+48(FP), R2
+	MOVD visible+48(FP), R2
 	MOVD st+32(FP), R3
 	MOVD headSize+40(FP), R4
 	LSL $2, R4, R4
@@ -4789,46 +4951,48 @@ softmax:
 	WORD $0xad410c22 // ldp q2, q3, [x1, #32]
 	WORD $0xad421424 // ldp q4, q5, [x1, #64]
 	WORD $0xad431c26 // ldp q6, q7, [x1, #96]
+	CBZ R2, all
 	WORD $0x4d40c84d // ld1r {v13.4s}, [x2]
+	ADD $4, R2
 	WORD $0x3dc04010 // ldr q16, [x0, #256]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1c10 // bsl v16.16b, v0.16b, v12.16b
 	WORD $0x4eb01e00 // mov v0.16b, v16.16b
-	WORD $0x4ea01c0e // mov v14.16b, v0.16b
 	WORD $0x3dc04410 // ldr q16, [x0, #272]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1c30 // bsl v16.16b, v1.16b, v12.16b
 	WORD $0x4eb01e01 // mov v1.16b, v16.16b
-	WORD $0x4e21f5ce // fmax v14.4s, v14.4s, v1.4s
 	WORD $0x3dc04810 // ldr q16, [x0, #288]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1c50 // bsl v16.16b, v2.16b, v12.16b
 	WORD $0x4eb01e02 // mov v2.16b, v16.16b
-	WORD $0x4e22f5ce // fmax v14.4s, v14.4s, v2.4s
 	WORD $0x3dc04c10 // ldr q16, [x0, #304]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1c70 // bsl v16.16b, v3.16b, v12.16b
 	WORD $0x4eb01e03 // mov v3.16b, v16.16b
-	WORD $0x4e23f5ce // fmax v14.4s, v14.4s, v3.4s
 	WORD $0x3dc05010 // ldr q16, [x0, #320]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1c90 // bsl v16.16b, v4.16b, v12.16b
 	WORD $0x4eb01e04 // mov v4.16b, v16.16b
-	WORD $0x4e24f5ce // fmax v14.4s, v14.4s, v4.4s
 	WORD $0x3dc05410 // ldr q16, [x0, #336]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1cb0 // bsl v16.16b, v5.16b, v12.16b
 	WORD $0x4eb01e05 // mov v5.16b, v16.16b
-	WORD $0x4e25f5ce // fmax v14.4s, v14.4s, v5.4s
 	WORD $0x3dc05810 // ldr q16, [x0, #352]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1cd0 // bsl v16.16b, v6.16b, v12.16b
 	WORD $0x4eb01e06 // mov v6.16b, v16.16b
-	WORD $0x4e26f5ce // fmax v14.4s, v14.4s, v6.4s
 	WORD $0x3dc05c10 // ldr q16, [x0, #368]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1cf0 // bsl v16.16b, v7.16b, v12.16b
 	WORD $0x4eb01e07 // mov v7.16b, v16.16b
+all:
+	WORD $0x4e21f40e // fmax v14.4s, v0.4s, v1.4s
+	WORD $0x4e22f5ce // fmax v14.4s, v14.4s, v2.4s
+	WORD $0x4e23f5ce // fmax v14.4s, v14.4s, v3.4s
+	WORD $0x4e24f5ce // fmax v14.4s, v14.4s, v4.4s
+	WORD $0x4e25f5ce // fmax v14.4s, v14.4s, v5.4s
+	WORD $0x4e26f5ce // fmax v14.4s, v14.4s, v6.4s
 	WORD $0x4e27f5ce // fmax v14.4s, v14.4s, v7.4s
 	WORD $0x6e30f9ce // fmaxv s14, v14.4s
 	WORD $0x4e0405ce // dup v14.4s, v14.s[0]
@@ -5016,7 +5180,6 @@ softmax:
 	WORD $0x4e2fce20 // fmla v0.4s, v17.4s, v15.4s
 	WORD $0xbd000460 // str s0, [x3, #4]
 	ADD $128, R1
-	ADD $4, R2
 	ADD R4, R3
 	SUBS $1, R5
 	BNE softmax
@@ -5220,7 +5383,7 @@ columns16tokens:
 less16:
 	RET
 
-// func attend6NEON(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, nv *int32, p *float32)
+// func attend6NEON(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, visible *uint32, p *float32)
 TEXT ·attend6NEON(SB), NOSPLIT, $0-64
 	WORD $0x4f000400 // movi v0.4s, #0x0
 	WORD $0x4f000401 // movi v1.4s, #0x0
@@ -5829,7 +5992,7 @@ scores16_1:
 	WORD $0x3dc0141d // ldr q29, [x0, #80]
 	WORD $0x3dc0181e // ldr q30, [x0, #96]
 	MOVD p+56(FP), R1
-	MOVD nv+48(FP), R2
+	MOVD visible+48(FP), R2
 	MOVD st+32(FP), R3
 	MOVD headSize+40(FP), R4
 	LSL $2, R4, R4
@@ -5841,46 +6004,48 @@ softmax:
 	WORD $0xad410c22 // ldp q2, q3, [x1, #32]
 	WORD $0xad421424 // ldp q4, q5, [x1, #64]
 	WORD $0xad431c26 // ldp q6, q7, [x1, #96]
+	CBZ R2, all
 	WORD $0x4d40c84d // ld1r {v13.4s}, [x2]
+	ADD $4, R2
 	WORD $0x3dc04010 // ldr q16, [x0, #256]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1c10 // bsl v16.16b, v0.16b, v12.16b
 	WORD $0x4eb01e00 // mov v0.16b, v16.16b
-	WORD $0x4ea01c0e // mov v14.16b, v0.16b
 	WORD $0x3dc04410 // ldr q16, [x0, #272]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1c30 // bsl v16.16b, v1.16b, v12.16b
 	WORD $0x4eb01e01 // mov v1.16b, v16.16b
-	WORD $0x4e21f5ce // fmax v14.4s, v14.4s, v1.4s
 	WORD $0x3dc04810 // ldr q16, [x0, #288]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1c50 // bsl v16.16b, v2.16b, v12.16b
 	WORD $0x4eb01e02 // mov v2.16b, v16.16b
-	WORD $0x4e22f5ce // fmax v14.4s, v14.4s, v2.4s
 	WORD $0x3dc04c10 // ldr q16, [x0, #304]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1c70 // bsl v16.16b, v3.16b, v12.16b
 	WORD $0x4eb01e03 // mov v3.16b, v16.16b
-	WORD $0x4e23f5ce // fmax v14.4s, v14.4s, v3.4s
 	WORD $0x3dc05010 // ldr q16, [x0, #320]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1c90 // bsl v16.16b, v4.16b, v12.16b
 	WORD $0x4eb01e04 // mov v4.16b, v16.16b
-	WORD $0x4e24f5ce // fmax v14.4s, v14.4s, v4.4s
 	WORD $0x3dc05410 // ldr q16, [x0, #336]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1cb0 // bsl v16.16b, v5.16b, v12.16b
 	WORD $0x4eb01e05 // mov v5.16b, v16.16b
-	WORD $0x4e25f5ce // fmax v14.4s, v14.4s, v5.4s
 	WORD $0x3dc05810 // ldr q16, [x0, #352]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1cd0 // bsl v16.16b, v6.16b, v12.16b
 	WORD $0x4eb01e06 // mov v6.16b, v16.16b
-	WORD $0x4e26f5ce // fmax v14.4s, v14.4s, v6.4s
 	WORD $0x3dc05c10 // ldr q16, [x0, #368]
-	WORD $0x4eb035b0 // cmgt v16.4s, v13.4s, v16.4s
+	WORD $0x4eb08db0 // cmtst v16.4s, v13.4s, v16.4s
 	WORD $0x6e6c1cf0 // bsl v16.16b, v7.16b, v12.16b
 	WORD $0x4eb01e07 // mov v7.16b, v16.16b
+all:
+	WORD $0x4e21f40e // fmax v14.4s, v0.4s, v1.4s
+	WORD $0x4e22f5ce // fmax v14.4s, v14.4s, v2.4s
+	WORD $0x4e23f5ce // fmax v14.4s, v14.4s, v3.4s
+	WORD $0x4e24f5ce // fmax v14.4s, v14.4s, v4.4s
+	WORD $0x4e25f5ce // fmax v14.4s, v14.4s, v5.4s
+	WORD $0x4e26f5ce // fmax v14.4s, v14.4s, v6.4s
 	WORD $0x4e27f5ce // fmax v14.4s, v14.4s, v7.4s
 	WORD $0x6e30f9ce // fmaxv s14, v14.4s
 	WORD $0x4e0405ce // dup v14.4s, v14.s[0]
@@ -6068,7 +6233,6 @@ softmax:
 	WORD $0x4e2fce20 // fmla v0.4s, v17.4s, v15.4s
 	WORD $0xbd000460 // str s0, [x3, #4]
 	ADD $128, R1
-	ADD $4, R2
 	ADD R4, R3
 	SUBS $1, R5
 	BNE softmax

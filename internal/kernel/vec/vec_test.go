@@ -105,13 +105,13 @@ func TestQuantize(t *testing.T) {
 				}
 				x[5], x[40], x[70] = 127, -127, 127
 			}
-			q0, s0, n0 := make([]int8, n), make([]float32, n/16), make([]int32, n/32)
+			q0, s0, n0 := make([]int8, n), make([]float32, n/16), make([]int32, n/16)
 			vec.Quantize(kernel.Go, x, q0, s0, n0)
 			for b := range n / 32 {
-				checkBlock(t, x[b*32:][:32], q0[b*32:][:32], s0[2*b], s0[2*b+1], n0[b])
+				checkBlock(t, x[b*32:][:32], q0[b*32:][:32], s0[2*b:][:2], n0[2*b:][:2])
 			}
 			for _, p := range simd() {
-				q, s, ns := guard(rng, n, int8(99)), guard(rng, n/16, canary), guard(rng, n/32, int32(77))
+				q, s, ns := guard(rng, n, int8(99)), guard(rng, n/16, canary), guard(rng, n/16, int32(77))
 				vec.Quantize(p, x, q.v, s.v, ns.v)
 				what := p.String() + " " + kind.name
 				same(t, what, s.v, s0)
@@ -134,9 +134,9 @@ func TestQuantize(t *testing.T) {
 }
 
 // checkBlock holds one block of the oracle against the definition.
-func checkBlock(t *testing.T, x []float32, q []int8, d, ds float32, nsum int32) {
+func checkBlock(t *testing.T, x []float32, q []int8, s []float32, n []int32) {
 	t.Helper()
-	amax, sum := float32(1e-30), int32(0)
+	amax, half := float32(1e-30), [2]int32{}
 	for _, v := range x {
 		amax = max(amax, float32(math.Abs(float64(v))))
 	}
@@ -145,10 +145,11 @@ func checkBlock(t *testing.T, x []float32, q []int8, d, ds float32, nsum int32) 
 		if want := math.RoundToEven(float64(v * inv)); float64(q[i]) != want {
 			t.Fatalf("oracle: q[%d] = %d, want %g", i, q[i], want)
 		}
-		sum += int32(q[i])
+		half[i/16] += int32(q[i])
 	}
-	if d != amax/127 || ds != d*float32(sum) || nsum != -128*sum {
-		t.Fatalf("oracle: d %g, ds %g, nsum %d", d, ds, nsum)
+	d, sum := amax/127, half[0]+half[1]
+	if s[0] != d || s[1] != d*float32(sum) || n[0] != -128*sum || int32(int16(n[1])) != half[0] || n[1]>>16 != half[1] {
+		t.Fatalf("oracle: s %g, n %d, want %g and sums of %d", s, n, d, half)
 	}
 }
 
@@ -205,7 +206,38 @@ func TestAdd(t *testing.T) {
 	}
 }
 
+func TestAddScaled(t *testing.T) {
+	rng := rand.New(rand.NewPCG(5, 7))
+	for n := range 100 {
+		x, y := fill(rng, make([]float32, n), kinds[4].f), fill(rng, make([]float32, n), kinds[4].f)
+		scale := kinds[0].f(rng)
+		want := make([]float32, n)
+		for i := range x {
+			want[i] = kernel.FMA(y[i], scale, x[i])
+		}
+		for _, p := range kernel.Available() {
+			g := guard(rng, n, canary)
+			copy(g.v, x)
+			vec.AddScaled(p, g.v, y, scale)
+			same(t, p.String(), g.v, want)
+			g.check(t, "AddScaled")
+		}
+	}
+}
+
 func TestSiluMul(t *testing.T) {
+	testGated(t, vec.SiluMul, func(g float64) float64 { return g / (1 + math.Exp(-g)) }, 80)
+}
+
+func TestGeluMul(t *testing.T) {
+	testGated(t, vec.GeluMul, func(g float64) float64 {
+		return 0.5 * g * (1 + math.Tanh(math.Sqrt(2/math.Pi)*(g+0.044715*g*g*g)))
+	}, 3)
+}
+
+// testGated holds a gated activation against its definition where gates are above -least, and all paths against the oracle.
+func testGated(t *testing.T, mul func(kernel.Path, []float32, []float32, []float32), activation func(float64) float64, least float32) {
+	t.Helper()
 	gates := append(kinds[:len(kinds):len(kinds)], struct {
 		name string
 		f    func(*rand.Rand) float32
@@ -215,19 +247,19 @@ func TestSiluMul(t *testing.T) {
 		for _, n := range []int{32, 64, 96, 1536, 8192} {
 			gate, up := fill(rng, make([]float32, n), kind.f), fill(rng, make([]float32, n), kinds[0].f)
 			want := make([]float32, n)
-			vec.SiluMul(kernel.Go, want, gate, up)
+			mul(kernel.Go, want, gate, up)
 			for i, g := range gate {
-				if g > -80 {
-					near(t, "oracle "+kind.name, want[i], float64(g)/(1+math.Exp(-float64(g)))*float64(up[i]), 1e-5, 1e-37)
+				if g > -least {
+					near(t, "oracle "+kind.name, want[i], activation(float64(g))*float64(up[i]), 1e-5, 1e-37)
 				}
 			}
 			for _, p := range simd() {
 				g := guard(rng, n, canary)
-				vec.SiluMul(p, g.v, gate, up)
+				mul(p, g.v, gate, up)
 				same(t, p.String()+" "+kind.name, g.v, want)
-				g.check(t, "SiluMul")
+				g.check(t, "a gated activation")
 				in := clone(gate)
-				vec.SiluMul(p, in, in, up)
+				mul(p, in, in, up)
 				same(t, p.String()+" in place", in, want)
 			}
 		}
@@ -322,20 +354,21 @@ func TestNoAllocation(t *testing.T) {
 		n := testing.AllocsPerRun(10, func() {
 			var q [size]int8
 			var s [size / 16]float32
-			var ns [size / 32]int32
-			var nv [rows]int32
-			var scratch [6 * 32]float32
+			var ns [size / 16]int32
+			var scratch [512]float32
 			var st, st2 [rows * (size + 16)]float32
 			vec.Quantize(p, x[:size], q[:], s[:], ns[:])
 			vec.RMSNorm(p, y, x, x, 1e-5)
 			vec.Add(p, y, x)
 			vec.SiluMul(p, y, x, x)
+			vec.GeluMul(p, y, x, x)
+			vec.AddScaled(p, y, x, 2)
 			vec.Rope(p, y, x, rows, size, x, 1)
 			vec.StoreK(p, tile, 3, size, x)
 			vec.StoreV(p, tile, 3, size, x)
 			vec.InitState(st[:], rows, size)
 			vec.InitState(st2[:], rows, size)
-			vec.AttendTile(p, x, tile, tile, nil, st[:], rows, size, nv[:], scratch[:])
+			vec.AttendTile(p, x, tile, tile, nil, st[:], rows, size, nil, scratch[:])
 			vec.MergeState(p, st2[:], st[:], rows, size)
 			vec.FinishState(p, st2[:], y, rows, size)
 			vec.Argmax(p, y)
@@ -349,13 +382,13 @@ func TestNoAllocation(t *testing.T) {
 func TestLengthsAreChecked(t *testing.T) {
 	f := func(n int) []float32 { return make([]float32, n) }
 	h := func(n int) []uint16 { return make([]uint16, n) }
-	nv := make([]int32, 2)
+	see := make([]uint32, 2)
 	for _, p := range kernel.Available() {
 		for name, call := range map[string]func(){
-			"quantize 33":     func() { vec.Quantize(p, f(33), make([]int8, 64), f(4), nv) },
-			"quantize q":      func() { vec.Quantize(p, f(64), make([]int8, 63), f(4), nv) },
-			"quantize s":      func() { vec.Quantize(p, f(64), make([]int8, 64), f(3), nv) },
-			"quantize n":      func() { vec.Quantize(p, f(96), make([]int8, 96), f(6), nv) },
+			"quantize 33":     func() { vec.Quantize(p, f(33), make([]int8, 64), f(4), make([]int32, 4)) },
+			"quantize q":      func() { vec.Quantize(p, f(64), make([]int8, 63), f(4), make([]int32, 4)) },
+			"quantize s":      func() { vec.Quantize(p, f(64), make([]int8, 64), f(3), make([]int32, 4)) },
+			"quantize n":      func() { vec.Quantize(p, f(96), make([]int8, 96), f(6), make([]int32, 5)) },
 			"rmsnorm 0":       func() { vec.RMSNorm(p, nil, nil, nil, 1) },
 			"rmsnorm 48":      func() { vec.RMSNorm(p, f(48), f(48), f(48), 1) },
 			"rmsnorm dst":     func() { vec.RMSNorm(p, f(32), f(64), f(64), 1) },
@@ -363,6 +396,9 @@ func TestLengthsAreChecked(t *testing.T) {
 			"add":             func() { vec.Add(p, f(32), f(31)) },
 			"silu 48":         func() { vec.SiluMul(p, f(48), f(48), f(48)) },
 			"silu up":         func() { vec.SiluMul(p, f(64), f(64), f(32)) },
+			"gelu 48":         func() { vec.GeluMul(p, f(48), f(48), f(48)) },
+			"gelu up":         func() { vec.GeluMul(p, f(64), f(64), f(32)) },
+			"add scaled":      func() { vec.AddScaled(p, f(32), f(31), 1) },
 			"silu dst":        func() { vec.SiluMul(p, f(32), f(64), f(64)) },
 			"rope size":       func() { vec.Rope(p, f(40), f(40), 1, 40, f(80), 1) },
 			"rope dst":        func() { vec.Rope(p, f(127), f(128), 2, 64, f(128), 1) },
@@ -375,15 +411,15 @@ func TestLengthsAreChecked(t *testing.T) {
 			"storek k":        func() { vec.StoreK(p, h(2048), 0, 64, f(63)) },
 			"storev row":      func() { vec.StoreV(p, h(2048), 32, 64, f(64)) },
 			"storev v":        func() { vec.StoreV(p, h(2048), 0, 64, f(63)) },
-			"attend q":        func() { vec.AttendTile(p, f(127), h(2048), h(2048), nil, f(160), 2, 64, nv, f(192)) },
-			"attend k":        func() { vec.AttendTile(p, f(128), h(2047), h(2048), nil, f(160), 2, 64, nv, f(192)) },
-			"attend v":        func() { vec.AttendTile(p, f(128), h(2048), h(2047), nil, f(160), 2, 64, nv, f(192)) },
-			"attend next":     func() { vec.AttendTile(p, f(128), h(2048), h(2048), h(9), f(160), 2, 64, nv, f(192)) },
-			"attend st":       func() { vec.AttendTile(p, f(128), h(2048), h(2048), nil, f(159), 2, 64, nv, f(192)) },
-			"attend nv":       func() { vec.AttendTile(p, f(192), h(2048), h(2048), nil, f(240), 3, 64, nv, f(192)) },
-			"attend scratch":  func() { vec.AttendTile(p, f(128), h(2048), h(2048), nil, f(160), 2, 64, nv, f(191)) },
-			"attend rows":     func() { vec.AttendTile(p, f(128), h(2048), h(2048), nil, f(160), 0, 64, nv, f(192)) },
-			"attend 272":      func() { vec.AttendTile(p, f(272), h(9999), h(9999), nil, f(999), 1, 272, nv, f(192)) },
+			"attend q":        func() { vec.AttendTile(p, f(127), h(2048), h(2048), nil, f(160), 2, 64, see, f(vec.ScratchLen())) },
+			"attend k":        func() { vec.AttendTile(p, f(128), h(2047), h(2048), nil, f(160), 2, 64, see, f(vec.ScratchLen())) },
+			"attend v":        func() { vec.AttendTile(p, f(128), h(2048), h(2047), nil, f(160), 2, 64, see, f(vec.ScratchLen())) },
+			"attend next":     func() { vec.AttendTile(p, f(128), h(2048), h(2048), h(9), f(160), 2, 64, see, f(vec.ScratchLen())) },
+			"attend st":       func() { vec.AttendTile(p, f(128), h(2048), h(2048), nil, f(159), 2, 64, see, f(vec.ScratchLen())) },
+			"attend visible":  func() { vec.AttendTile(p, f(192), h(2048), h(2048), nil, f(240), 3, 64, see, f(vec.ScratchLen())) },
+			"attend scratch":  func() { vec.AttendTile(p, f(128), h(2048), h(2048), nil, f(160), 2, 64, see, f(vec.ScratchLen()-1)) },
+			"attend rows":     func() { vec.AttendTile(p, f(128), h(2048), h(2048), nil, f(160), 0, 64, see, f(vec.ScratchLen())) },
+			"attend 272":      func() { vec.AttendTile(p, f(272), h(9999), h(9999), nil, f(999), 1, 272, see, f(192)) },
 			"merge dst":       func() { vec.MergeState(p, f(159), f(160), 2, 64) },
 			"merge src":       func() { vec.MergeState(p, f(160), f(159), 2, 64) },
 			"finish out":      func() { vec.FinishState(p, f(160), f(127), 2, 64) },

@@ -25,6 +25,7 @@ type decoder struct {
 	logprobs                       bool // chat
 	topLogprobs                    int  // -1: absent
 	hasStreamOptions               bool
+	constrained                    []string // fields that say what the text must be
 }
 
 // wrongType reports a value of another type than field wants; a malformed value is reported as such.

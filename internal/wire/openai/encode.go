@@ -39,6 +39,10 @@ func appendUsage(dst []byte, u llm.Usage) []byte {
 	dst = appendInt(dst, u.PromptTokens+u.CompletionTokens)
 	dst = append(dst, `,"prompt_tokens_details":{"cached_tokens":`...)
 	dst = appendInt(dst, u.CachedTokens)
+	if u.LoadedTokens > 0 { // not OpenAI's: the part that was loaded from disk
+		dst = append(dst, `,"disk_cached_tokens":`...)
+		dst = appendInt(dst, u.LoadedTokens)
+	}
 	return append(dst, `}}`...)
 }
 
@@ -226,7 +230,8 @@ func AppendModels(dst []byte, models []llm.ModelInfo) []byte {
 	return append(dst, `]}`...)
 }
 
-// AppendModel appends one model under one of its names. max_model_len is vLLM's field: the tokens that a sequence may hold.
+// AppendModel appends one model under one of its names. max_model_len and parent are vLLM's fields: the tokens
+// that a sequence may hold, and the model that an adapter changes.
 func AppendModel(dst []byte, name string, m llm.ModelInfo) []byte {
 	dst = append(dst, `{"id":`...)
 	dst = appendString(dst, name)
@@ -234,5 +239,9 @@ func AppendModel(dst []byte, name string, m llm.ModelInfo) []byte {
 	dst = strconv.AppendInt(dst, m.Created, 10)
 	dst = append(dst, `,"owned_by":"kvasir","max_model_len":`...)
 	dst = appendInt(dst, m.Context)
+	if m.Parent != "" {
+		dst = append(dst, `,"parent":`...)
+		dst = appendString(dst, m.Parent)
+	}
 	return append(dst, '}')
 }

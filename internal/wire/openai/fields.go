@@ -70,12 +70,20 @@ var Fields = sync.OnceValue(func() []Field {
 		honoured(both, "stream", "server-sent events", boolInto(func(d *decoder) *bool { return &d.call.Stream })),
 		honoured(both, "stream_options", "include_usage; the optional obfuscation is never sent", (*decoder).streamOptions),
 
+		honoured(both, "response_format", "text, json_object or json_schema; strict or not, the text is made to fit", (*decoder).responseFormat),
+
+		honoured(both, "structured_outputs", "extension: an object with one of json, regex, choice and json_object: true; disable_any_whitespace", (*decoder).structuredOutputs),
+		honoured(both, "guided_json", "extension: a JSON Schema, or a string with one", (*decoder).guidedJSON),
+		honoured(both, "guided_regex", "extension: the whole text matches", (*decoder).guidedRegex),
+		honoured(both, "guided_choice", "extension: one of these strings", (*decoder).guidedChoice),
+		honoured(both, "json_schema", "extension: a JSON Schema", (*decoder).guidedJSON),
 		honoured(both, "top_k", "extension: 1 or more; 0 or -1 is off", (*decoder).topK),
 		honoured(both, "min_p", "extension: 0 (off) to 1", floatInto(0, 1, func(d *decoder) *float32 { return &d.call.Request.Sampling.MinP })),
 		honoured(both, "repetition_penalty", "extension: 0.01 to 10, 1 is off", floatInto(0.01, 10, func(d *decoder) *float32 { return &d.call.Request.Sampling.RepetitionPenalty })),
 		honoured(both, "ignore_eos", "extension: go on to max_tokens", boolInto(func(d *decoder) *bool { return &d.call.Request.IgnoreEOS })),
 		honoured(both, "cache_prompt", "extension: false neither reads nor fills the prefix cache", (*decoder).cachePrompt),
 		honoured(both, "truncate_prompt", "extension: drop the oldest tokens of a prompt that does not fit", boolInto(func(d *decoder) *bool { return &d.call.Request.TruncatePrompt })),
+		honoured(both, "lora", "extension: adapters for this request, in order: [{\"name\" or \"id\", \"scale\"}]; scale 0 leaves one out", (*decoder).lora),
 		honoured(Chat, "chat_template_kwargs", "extension: variables of the chat template", (*decoder).templateArgs),
 
 		ignored(both, "user", "the tenant comes from the API key"),
@@ -93,7 +101,6 @@ var Fields = sync.OnceValue(func() []Field {
 		rejected(Chat, "tool_choice", "tool calling", `"none"`, `"auto"`),
 		rejected(Chat, "functions", "tool calling", `[]`),
 		rejected(Chat, "function_call", "tool calling", `"none"`, `"auto"`),
-		rejected(Chat, "response_format", "constrained output", `{"type":"text"}`),
 		rejected(Chat, "modalities", "other output than text", `["text"]`),
 		rejected(Chat, "audio", "other output than text"),
 		rejected(Chat, "prediction", "predicted output"),
@@ -119,13 +126,8 @@ var Fields = sync.OnceValue(func() []Field {
 		rejected(Chat, "continue_final_message", "extension", `false`),
 		rejected(Chat, "chat_template", "extension: the model's own template is used"),
 		rejected(Chat, "documents", "extension", `[]`),
-		rejected(both, "grammar", "extension: constrained output", `""`),
-		rejected(both, "json_schema", "extension: constrained output", `{}`),
-		rejected(both, "structured_outputs", "extension: constrained output"),
-		rejected(both, "guided_json", "extension: constrained output"),
-		rejected(both, "guided_regex", "extension: constrained output"),
-		rejected(both, "guided_choice", "extension: constrained output"),
-		rejected(both, "guided_grammar", "extension: constrained output"),
+		rejected(both, "grammar", "extension: grammars in GBNF; response_format and structured_outputs take JSON Schema, regular expressions and choices", `""`),
+		rejected(both, "guided_grammar", "extension: grammars in GBNF or Lark; structured_outputs takes JSON Schema, regular expressions and choices"),
 	}
 })
 

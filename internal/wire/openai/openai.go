@@ -13,14 +13,16 @@ import (
 
 // Limits of one request. They bound work that is proportional to counts, not to the body's length, which the server bounds.
 const (
-	MaxPrompts  = 2048    // prompts of one completions request
-	MaxN        = 128     // choices of one prompt
-	MaxChoices  = 2048    // prompts × n
-	MaxMessages = 1 << 16 // messages of a chat, and content parts of a message
-	MaxStops    = 16      // stop strings (OpenAI allows 4)
-	MaxStopLen  = 4096    // bytes of one stop string
-	MaxBias     = 4096    // entries of logit_bias
-	MaxNameLen  = 512     // bytes of a model's or a participant's name
+	MaxPrompts     = 2048    // prompts of one completions request
+	MaxN           = 128     // choices of one prompt
+	MaxChoices     = 2048    // prompts × n
+	MaxMessages    = 1 << 16 // messages of a chat, and content parts of a message
+	MaxStops       = 16      // stop strings (OpenAI allows 4)
+	MaxStopLen     = 4096    // bytes of one stop string
+	MaxBias        = 4096    // entries of logit_bias
+	MaxAdapters    = 64      // entries of lora; the model may allow fewer
+	MaxChoiceTexts = 4096    // of guided_choice
+	MaxNameLen     = 512     // bytes of a model's or a participant's name
 
 	maxCompletionLogprobs = 5
 	maxTopLogprobs        = 20
@@ -134,6 +136,9 @@ func (d *decoder) check() error {
 		if d.logprobs {
 			r.Logprobs = max(d.topLogprobs, 0)
 		}
+	}
+	if len(d.constrained) > 1 {
+		return llm.Invalid(d.constrained[1], "%s and %s both say what the text must be; send one of them", d.constrained[0], d.constrained[1])
 	}
 	if r.Echo && r.Logprobs >= 0 {
 		return llm.Invalid("logprobs", "logprobs together with echo (log-probabilities of the prompt) is not supported yet; supported: either alone")

@@ -24,6 +24,13 @@ func three(op uint32, name string, suffix string) func(d, n, m V) Inst {
 	}
 }
 
+// widening is three with a destination of wider lanes.
+func widening(op uint32, name, to, from string) func(d, n, m V) Inst {
+	return func(d, n, m V) Inst {
+		return Inst{op | word(m, 16) | word(n, 5) | word(d, 0), fmt.Sprintf("%s v%d.%s, v%d.%s, v%d.%s", name, d, to, n, from, m, from)}
+	}
+}
+
 // two makes an instruction of one destination and one source.
 func two(op uint32, name, to, from string) func(d, n V) Inst {
 	return func(d, n V) Inst {
@@ -87,11 +94,21 @@ var (
 	FCVTL2D = two(0x4e617800, "fcvtl2", "2d", "4s")
 )
 
-// Four 32-bit integers.
+// Four 32-bit integers. CMTST sets all bits of a lane if n and m have one in common, none if not. MLA adds the product to d. ADDP adds
+// neighbours: d is the two pairs of n, then those of m. SMULL and SMULL2 multiply the lower and the upper four int16.
 var (
-	ADD  = three(0x4ea08400, "add", "4s")
-	CMGT = three(0x4ea03400, "cmgt", "4s")
+	ADD    = three(0x4ea08400, "add", "4s")
+	ADDP   = three(0x4ea0bc00, "addp", "4s")
+	CMGT   = three(0x4ea03400, "cmgt", "4s")
+	CMTST  = three(0x4ea08c00, "cmtst", "4s")
+	MUL    = three(0x4ea09c00, "mul", "4s")
+	MLA    = three(0x4ea09400, "mla", "4s")
+	SMULL  = widening(0x0e60c000, "smull", "4s", "4h")
+	SMULL2 = widening(0x4e60c000, "smull2", "4s", "8h")
 )
+
+// Sixteen bytes.
+var SUB16B = three(0x6e208400, "sub", "16b")
 
 // All bits. BSL takes n where d has ones and m where it has zeros; BIT inserts n where m has ones.
 var (
@@ -104,7 +121,8 @@ var (
 
 // Of one source. FRINTN and FCVTNS round to the nearest integer, ties to even; FCVTNS and SCVTF convert to and from int32. FCVTL and
 // FCVTL2 widen the lower and the upper four halves; FCVTN and FCVTN2 round to halves and write the lower and the upper four.
-// SHLL and SHLL2 widen 16-bit lanes and shift them to the upper half. SQXTN narrows and saturates. REV64 swaps the words of each pair.
+// SHLL and SHLL2 widen 16-bit lanes and shift them to the upper half; SXTL and UXTL, SXTL2 and UXTL2 widen the lower and the upper half
+// of a register of bytes (8H) or of 16-bit lanes (4S). SQXTN narrows and saturates. REV64 swaps the words of each pair.
 var (
 	FABS     = two(0x4ea0f800, "fabs", "4s", "4s")
 	FRINTN   = two(0x4e218800, "frintn", "4s", "4s")
@@ -116,6 +134,13 @@ var (
 	FCVTN2   = two(0x4e216800, "fcvtn2", "8h", "4s")
 	NEG      = two(0x6ea0b800, "neg", "4s", "4s")
 	REV64    = two(0x4ea00800, "rev64", "4s", "4s")
+	SXTL8H   = two(0x0f08a400, "sxtl", "8h", "8b")
+	SXTL28H  = two(0x4f08a400, "sxtl2", "8h", "16b")
+	SXTL4S   = two(0x0f10a400, "sxtl", "4s", "4h")
+	SXTL24S  = two(0x4f10a400, "sxtl2", "4s", "8h")
+	UXTL8H   = two(0x2f08a400, "uxtl", "8h", "8b")
+	UXTL28H  = two(0x6f08a400, "uxtl2", "8h", "16b")
+	UXTL4S   = two(0x2f10a400, "uxtl", "4s", "4h")
 	SQXTN4H  = two(0x0e614800, "sqxtn", "4h", "4s")
 	SQXTN8H  = two(0x4e614800, "sqxtn2", "8h", "4s")
 	SQXTN8B  = two(0x0e214800, "sqxtn", "8b", "8h")
@@ -185,6 +210,18 @@ func EXT(d, n, m V, i int) Inst {
 func SHL(d, n V, by int) Inst {
 	check(by >= 0 && by < 32, "shift by %d", by)
 	return Inst{0x4f005400 | uint32(32+by)<<16 | word(n, 5) | word(d, 0), fmt.Sprintf("shl v%d.4s, v%d.4s, #%d", d, n, by)}
+}
+
+// SHL16B shifts sixteen bytes left.
+func SHL16B(d, n V, by int) Inst {
+	check(by >= 0 && by < 8, "shift by %d", by)
+	return Inst{0x4f005400 | uint32(8+by)<<16 | word(n, 5) | word(d, 0), fmt.Sprintf("shl v%d.16b, v%d.16b, #%d", d, n, by)}
+}
+
+// SLI16B shifts sixteen bytes left and keeps the lower bits that d had.
+func SLI16B(d, n V, by int) Inst {
+	check(by >= 0 && by < 8, "shift by %d", by)
+	return Inst{0x6f005400 | uint32(8+by)<<16 | word(n, 5) | word(d, 0), fmt.Sprintf("sli v%d.16b, v%d.16b, #%d", d, n, by)}
 }
 
 // SSHR shifts four words right and keeps their signs.

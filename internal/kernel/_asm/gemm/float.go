@@ -72,7 +72,7 @@ func (f floatFormat) body(rows, cols, lanes int, alloc func() reg.VecVirtual) {
 	}
 	Label(loop)
 	if twice {
-		prefetch(w, unroll*32*f.bytes, true)
+		prefetch(at(w, 0), 64, unroll*32*f.bytes, true)
 	}
 	for u := range unroll {
 		weights := make([]reg.VecVirtual, cols)

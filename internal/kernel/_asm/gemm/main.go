@@ -1,30 +1,61 @@
 // Command gemm writes the assembly of package kvasir/internal/kernel/gemm. That package's comment has the panel
 // layouts, docs/numerics.md has the order of operations.
 //
-// Each kernel multiplies one panel (32 outputs) with 1 to maxRows rows of activations. A vector lane is an output, and each row's
+// Each kernel multiplies one panel (32 outputs) with a few rows of activations. A vector lane is an output, and each row's
 // operations are the same whatever the number of rows, so the bits of a row do not depend on its neighbours.
+//
+// The one argument besides avo's flags says which kernels: avx512, avx2 or vnni.
 package main
 
 import (
+	"flag"
 	"fmt"
+	"os"
+	"regexp"
+	"slices"
 
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
+
+	"kvasir/internal/kernel/_asm/panel"
 )
 
 func main() {
 	ConstraintExpr("amd64,!purego")
-	for _, f := range []intFormat{p4, p4z, p5, p8} {
-		kernel(f.name+"AVX512", intSignature, rowsAVX512, f.avx512)
-		kernel(f.name+"AVX2", intSignature, f.rowsAVX2(), f.avx2)
-		kernel(f.name+"VNNI", intSignature, rowsVNNI, f.vnni)
+	set := os.Args[len(os.Args)-1]
+	for _, f := range intFormats() {
+		switch {
+		case set == "avx512":
+			kernel(f.Name+"AVX512", intSignature, panel.Rows(rowsAVX512, f.Rare), f.avx512)
+		case set == "avx2":
+			kernel(f.Name+"AVX2", intSignature, panel.Rows(f.rowsAVX2(), f.Rare), f.avx2)
+		case set == "vnni" && !f.Split():
+			kernel(f.Name+"VNNI", intSignature, panel.Rows(rowsVNNI, true), f.vnni)
+		}
 	}
 	for _, f := range []floatFormat{f16, bf16, f32} {
-		kernel(f.name+"AVX512", floatSignature, rowsAVX512, f.avx512)
-		kernel(f.name+"AVX2", floatSignature, rowsAVX2, f.avx2)
+		switch set {
+		case "avx512":
+			kernel(f.name+"AVX512", floatSignature, panel.Rows(rowsAVX512, true), f.avx512)
+		case "avx2":
+			kernel(f.name+"AVX2", floatSignature, panel.Rows(rowsAVX2, true), f.avx2)
+		}
 	}
 	Generate()
+	if err := tabs(flag.Lookup("out").Value.String()); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// tabs sets a tab between instruction and operands, as Go's own assembly has it. avo fills up with spaces: a sixth of these files.
+func tabs(name string) error {
+	asm, err := os.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(name, regexp.MustCompile(`(?m)^(\t[A-Z0-9.]+) +`).ReplaceAll(asm, []byte("$1\t")), 0o666)
 }
 
 // The largest number of rows a call takes, for AVX2 that of the float formats; mul_amd64.go has the same numbers.
@@ -39,17 +70,17 @@ const (
 	floatSignature = "func(rows int, w *byte, k int, x *float32, y *float32, stride int)"
 )
 
-// kernel writes one function with a body for each number of rows.
-func kernel(name, signature string, maxRows int, body func(rows int)) {
+// kernel writes one function with a body for each of some numbers of rows, the first being 1.
+func kernel(name, signature string, counts []int, body func(rows int)) {
 	TEXT(name, NOSPLIT, signature)
 	Pragma("noescape")
-	Doc(fmt.Sprintf("%s multiplies one panel with 1 to %d rows.", name, maxRows))
+	Doc(fmt.Sprintf("%s multiplies one panel with a number of rows out of %d.", name, counts))
 	rows := Load(Param("rows"), GP64())
-	for t := maxRows; t > 1; t-- {
+	for _, t := range slices.Backward(counts[1:]) {
 		CMPQ(rows, U8(t))
 		JEQ(LabelRef(fmt.Sprintf("rows%d", t)))
 	}
-	for t := 1; t <= maxRows; t++ {
+	for _, t := range counts {
 		Label(fmt.Sprintf("rows%d", t))
 		body(t)
 		VZEROUPPER()
@@ -64,7 +95,7 @@ type rowPointer struct {
 }
 
 // newRowPointer takes over first. stride is shared.
-func newRowPointer(first, stride reg.GPVirtual, rows int) rowPointer {
+func newRowPointer(first reg.GPVirtual, stride reg.Register, rows int) rowPointer {
 	p := rowPointer{[]reg.Register{first}, stride}
 	for t := 3; t < rows; t += 3 {
 		b := GP64()
@@ -93,26 +124,34 @@ func (p rowPointer) advance(bytes int) {
 
 // advance adds to a pointer. Constants are unsigned to avo, so 128 must not become a signed byte.
 func advance(r reg.Register, bytes int) {
-	if bytes < 128 {
+	switch {
+	case bytes < 0:
+		SUBQ(U32(-bytes), r)
+	case bytes < 128:
 		ADDQ(U8(bytes), r)
-	} else {
+	default:
 		ADDQ(U32(bytes), r)
 	}
 }
 
-// prefetch asks for the weights ahead of w, which is at a block of so many bytes.
+// prefetch asks for the weights ahead of a block of so many bytes that starts at w, every step bytes.
 //
 // dense brings every line that lies 10 KiB ahead, mostly in the next panel, into the second-level cache. It pays where arithmetic takes longer
 // than memory needs: up to 1.8 times the speed for P4 with 4 rows from DRAM, 3 times for P8 with AVX2. With fewer rows the hardware's own
 // prefetch has more requests under way, if it is left alone. It stops where a page of 4 KiB ends, though: one line 6 KiB ahead of each block
 // looks up the next page's address early (8 to 15 % for one row from DRAM). A prefetch beyond the data does nothing.
-func prefetch(w reg.Register, bytes int, dense bool) {
+func prefetch(w Mem, step, bytes int, dense bool) {
+	ahead := func(n int) {
+		m := w
+		m.Disp += n
+		PREFETCHT1(m)
+	}
 	if !dense {
-		PREFETCHT1(at(w, 6144))
+		ahead(6144)
 		return
 	}
-	for i := 0; i < bytes; i += 64 {
-		PREFETCHT1(at(w, 10240+i))
+	for i := 0; i < bytes; i += step {
+		ahead(10240 + i)
 	}
 }
 

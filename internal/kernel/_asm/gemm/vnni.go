@@ -13,51 +13,28 @@ import (
 // rowsVNNI is the largest number of rows of the AVX-VNNI kernels; mul_amd64.go has the same number.
 const rowsVNNI = 6
 
-// vnni is avx2 on a CPU that has VPDPBUSD for 256 bits without AVX-512 (AVX-VNNI: Alder Lake and later, Zen 5).
+// vnni is avx2 on a CPU that has VPDPBUSD for 256 bits without AVX-512 (AVX-VNNI: Alder Lake and later, Zen 5). Formats whose halves have
+// scales of their own gain nothing from it: VPMADDWD multiplies with these scales for nothing.
 func (f intFormat) vnni(rows int) {
-	loop := fmt.Sprintf("loop%d", rows)
-	cols := 2
-	if rows == 1 {
-		cols = 4
-	}
-	nibble := kept(constant(0x0f0f0f0f), f.nibbles && rows <= 4)
-	p := f.pointers(rows)
-	y := f.newSums256(rows)
-	Label(loop)
-	prefetch(p.w, f.bytes, rows >= 2)
-	for first := 0; first < 4; first += cols {
-		acc := vectors(rows, cols, YMM)
+	f.body256(rows, func(p intPointers, acc [][]reg.VecVirtual, y sums256) {
 		for t, v := range acc {
 			f.start256(p, t, v)
 		}
-		for k := 0; k < 32; k += 4 {
-			w := make([]reg.VecVirtual, cols)
+		for g := range 8 {
+			w := make([]reg.VecVirtual, len(acc[0]))
 			for h := range w {
-				w[h] = YMM()
-				if !f.nibbles {
-					VMOVDQU(at(p.w, f.weights+k/4*128+32*(first+h)), w[h])
-					continue
-				}
-				VMOVDQU(at(p.w, f.weights+k/8*128+32*(first+h)), w[h])
-				if k%8 == 4 {
-					VPSRLD(U8(4), w[h], w[h])
-				}
-				VPAND(nibble, w[h], w[h])
+				w[h] = f.unpack256(p, g, h, 0)
 			}
 			for t, v := range acc {
 				x := YMM()
-				VPBROADCASTD(p.q.at(t, k), x)
+				VPBROADCASTD(p.q.at(t, 4*g), x)
 				for h := range v {
 					vexVpdpbusd(x, w[h], v[h])
 				}
 			}
 		}
-		f.scale256(p, acc, y, first)
-	}
-	p.next(f)
-	DECQ(p.blocks)
-	JNZ(LabelRef(loop))
-	y.store()
+		f.scale256(p, acc, y)
+	})
 }
 
 // start256 sets the sums of row t to what they begin with.
@@ -69,8 +46,8 @@ func (f intFormat) start256(p intPointers, t int, acc []reg.VecVirtual) {
 		return
 	}
 	VPBROADCASTD(p.n.at(t, 0), acc[0])
-	if f.zero == 8 { // -128·Σq / 16
-		VPSRAD(U8(4), acc[0], acc[0])
+	if f.zero != 128 {
+		VPSRAD(U8(f.shift()), acc[0], acc[0])
 	}
 	for _, a := range acc[1:] {
 		VMOVDQA(acc[0], a)
@@ -84,6 +61,16 @@ func vexVpdpbusd(signed, unsigned, acc reg.VecVirtual) {
 }
 
 const vexOpcode = "VEXVPDPBUSD"
+
+// vexBytes are the operand of LONG and the byte that follows.
+type vexBytes struct {
+	long, last uint32
+	operands   []Op
+}
+
+func (v vexBytes) Asm() string {
+	return fmt.Sprintf("$%#08x; BYTE $%#02x // VPDPBUSD %s, %s, %s", v.long, v.last, v.operands[0].Asm(), v.operands[1].Asm(), v.operands[2].Asm())
+}
 
 func init() { pass.Compile = pass.Concat(pass.Compile, pass.Func(encodeVEX)) }
 
@@ -109,10 +96,7 @@ func encodeVEX(f *ir.File) error {
 			signed, unsigned, acc := r[0], r[1], r[2]
 			rxb := (acc>>3^1)<<7 | 1<<6 | (signed>>3^1)<<5
 			head := 0xc4 | (rxb|2)<<8 | ((unsigned^15)<<3|1<<2|1)<<16 | 0x50<<24
-			names := fmt.Sprintf("VPDPBUSD %s, %s, %s", i.Operands[0].Asm(), i.Operands[1].Asm(), i.Operands[2].Asm())
-			nodes = append(nodes, &ir.Comment{Lines: []string{names}},
-				&ir.Instruction{Opcode: "LONG", Operands: []Op{U32(head)}},
-				&ir.Instruction{Opcode: "BYTE", Operands: []Op{U8(0xc0 | (acc&7)<<3 | signed&7)}})
+			nodes = append(nodes, &ir.Instruction{Opcode: "LONG", Operands: []Op{vexBytes{head, 0xc0 | (acc&7)<<3 | signed&7, i.Operands}}})
 		}
 		fn.Nodes = nodes
 	}

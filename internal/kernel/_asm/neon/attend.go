@@ -19,7 +19,7 @@ const (
 // scratch for scores and weights, [rows][32].
 func attend(file *File, rows int) {
 	f := file.Func(fmt.Sprintf("attend%dNEON", rows), "",
-		"q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, nv *int32, p *float32", "")
+		"q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, visible *uint32, p *float32", "")
 	scores(f, rows)
 	f.Release(0)
 	softmax(f, rows)
@@ -126,10 +126,10 @@ func softmax(f *Func, rows int) {
 	t := table(f)
 	score := seq(0, 8)
 	work := seq(8, 4)
-	const masked, visible, m, old, x, sum V = 12, 13, 14, 15, 16, 17
+	const masked, bits, m, old, x, sum V = 12, 13, 14, 15, 16, 17
 	constant(f, masked, t, cMasked)
 	e := newExp2(f, t, 24)
-	p, nv, tail := f.Load("p"), f.Load("nv"), f.Load("st")
+	p, visible, tail := f.Load("p"), f.Load("visible"), f.Load("st")
 	stride := headStride(f, 0)
 	f.Go("ADD R%d, R%d", stride, tail)
 	f.Add(stride, 4*stateTail)
@@ -137,15 +137,17 @@ func softmax(f *Func, rows int) {
 	f.Go("MOVD $%d, R%d", rows, left)
 	f.Label("softmax")
 	load(f, score, p, 0)
-	f.Emit(LD1R(visible, nv))
+	f.Go("CBZ R%d, all", visible)
+	f.Emit(LD1R(bits, visible))
+	f.Add(visible, 4)
 	for j, v := range score {
-		constant(f, x, t, cIota+j)
-		f.Emit(CMGT(x, visible, x), BSL(x, v, masked), MOV(v, x))
-		if j == 0 {
-			f.Emit(MOV(m, v))
-		} else {
-			f.Emit(FMAX(m, m, v))
-		}
+		constant(f, x, t, cBits+j)
+		f.Emit(CMTST(x, bits, x), BSL(x, v, masked), MOV(v, x))
+	}
+	f.Label("all")
+	f.Emit(FMAX(m, score[0], score[1]))
+	for _, v := range score[2:] {
+		f.Emit(FMAX(m, m, v))
 	}
 	f.Emit(FMAXV(m, m), DUP(m, m, 0), LD1R(old, tail), FMAX(m, m, old), FSUB(old, old, m), STRS(m, tail, tailMax))
 	corr := old
@@ -159,7 +161,6 @@ func softmax(f *Func, rows int) {
 	laneTree(f, score, x)
 	f.Emit(LDRS(sum, tail, tailSum), FMLA(score[0], sum, corr), STRS(score[0], tail, tailSum))
 	f.Add(p, 4*tileTokens)
-	f.Add(nv, 4)
 	f.Go("ADD R%d, R%d", stride, tail)
 	f.Loop(left, 1, "softmax")
 }

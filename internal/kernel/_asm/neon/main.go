@@ -81,12 +81,3 @@ func store(f *Func, vs []V, b R, off int) {
 func loadHalf(f *Func, lo, hi V, b R, off int) {
 	f.Emit(LDRQ(lo, b, off), FCVTL2(hi, lo), FCVTL(lo, lo))
 }
-
-// dispatch sends each number of rows but one to its own body.
-func dispatch(f *Func, most int) {
-	rows := f.Load("rows")
-	for t := most; t > 1; t-- {
-		f.Go("CMP $%d, R%d", t, rows)
-		f.Go("BEQ rows%d", t)
-	}
-}

@@ -7,6 +7,8 @@ func vec(file *File) {
 	rmsNorm(file)
 	add(file)
 	siluMul(file)
+	geluMul(file)
+	addScaled(file)
 	rope(file)
 	maxOf(file)
 	indexOf(file)
@@ -35,7 +37,8 @@ const (
 	cMaxHalf   = 13
 	cMinHalf   = 14
 	cMinusInf  = 15
-	cIota      = 16 // 8 rows: 0 to 31
+	cBits      = 16 // 8 rows: 1<<0 to 1<<31
+	cGelu      = 24 // 2 rows: GELU's factors of g and of g³
 )
 
 // table returns a register with the table's address.
@@ -117,14 +120,17 @@ func quantize(file *File) {
 		f.Emit(SQXTN8B(m[4+i/2], m[i]), SQXTN16B(m[4+i/2], m[i+1]))
 	}
 	store(f, m[4:6], q, 0)
-	fold(f, v, ADD)
-	sum := v[0]
-	f.Emit(ADDV(sum, sum), SCVTFS(ds, sum), FMULS(ds, ds, d), STRS(d, scales, 0), STRS(ds, scales, 4))
-	f.Emit(SHL(sum, sum, 7), NEG(sum, sum), STRS(sum, nsum, 0))
+	for i := 0; i < 8; i += 4 { // the sums of 16
+		f.Emit(ADD(v[i], v[i], v[i+1]), ADD(v[i+2], v[i+2], v[i+3]), ADD(v[i], v[i], v[i+2]))
+	}
+	half, pair, sum := v[0], v[1], v[2]
+	f.Emit(ADDP(half, half, v[4]), ADDP(half, half, half), SQXTN4H(pair, half), ADDP(sum, half, half))
+	f.Emit(SCVTFS(ds, sum), FMULS(ds, ds, d), STRS(d, scales, 0), STRS(ds, scales, 4))
+	f.Emit(SHL(sum, sum, 7), NEG(sum, sum), STRS(sum, nsum, 0), STRS(pair, nsum, 4))
 	f.Add(x, 128)
 	f.Add(q, 32)
 	f.Add(scales, 8)
-	f.Add(nsum, 4)
+	f.Add(nsum, 8)
 	f.Loop(blocks, 1, "block")
 	f.Go("RET")
 }
@@ -215,6 +221,56 @@ func siluMul(file *File) {
 	for _, p := range []R{dst, gate, up} {
 		f.Add(p, 64)
 	}
+	f.Loop(n, 16, "loop")
+	f.Go("RET")
+}
+
+func geluMul(file *File) {
+	f := file.Func("geluMulNEON", "", "dst *float32, gate *float32, up *float32, n int", "")
+	dst, gate, up, n := f.Load("dst"), f.Load("gate"), f.Load("up"), f.Load("n")
+	t := table(f)
+	e := newExp2(f, t, 21)
+	const top, one, a, b V = 28, 29, 30, 31
+	constant(f, top, t, cExp2Max)
+	constant(f, one, t, cOne)
+	constant(f, a, t, cGelu)
+	constant(f, b, t, cGelu+1)
+	f.Label("loop")
+	for i := range 2 { // two sets of registers
+		work := seq(V(4*i), 4)
+		g, u, x, y := seq(V(8+6*i), 2), seq(V(10+6*i), 2), V(12+6*i), V(13+6*i)
+		load(f, g, gate, 32*i)
+		load(f, u, up, 32*i)
+		for j := range g {
+			f.Emit(FMUL(y, g[j], g[j]), MOV(x, a), FMLA(x, y, b), FMUL(x, x, g[j]), FMIN(x, x, top))
+			e.apply(f, x, work)
+			f.Emit(FADD(x, x, one), FDIV(g[j], g[j], x), FMUL(g[j], g[j], u[j]))
+		}
+		store(f, g, dst, 32*i)
+	}
+	for _, p := range []R{dst, gate, up} {
+		f.Add(p, 64)
+	}
+	f.Loop(n, 16, "loop")
+	f.Go("RET")
+}
+
+// addScaled takes n in multiples of 16.
+func addScaled(file *File) {
+	f := file.Func("addScaledNEON", "", "x *float32, y *float32, n int, scale float32", "")
+	x, y, n := f.Load("x"), f.Load("y"), f.Load("n")
+	const scale V = 16
+	f.LoadS("scale", scale)
+	a, b := seq(0, 4), seq(4, 4)
+	f.Label("loop")
+	load(f, a, x, 0)
+	load(f, b, y, 0)
+	for i := range a {
+		f.Emit(FMLAE(a[i], b[i], scale, 0))
+	}
+	store(f, a, x, 0)
+	f.Add(x, 64)
+	f.Add(y, 64)
 	f.Loop(n, 16, "loop")
 	f.Go("RET")
 }

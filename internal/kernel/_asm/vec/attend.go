@@ -57,30 +57,27 @@ func addBytes(n int, r reg.Register) {
 	}
 }
 
-// attend emits the kernel that adds one tile to the states of rows rows. See vec.AttendTile for the arguments; p is the
-// scratch for scores and weights, [rows][32].
-func attend(s isa, rows int) {
-	start(s, fmt.Sprintf("attend%d", rows),
-		"(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, nv *int32, p *float32)")
+const attendSignature = "(q *float32, k *uint16, v *uint16, next *uint16, st *float32, headSize int, visible *uint32, p *float32%s)"
+
+// attend2 emits the AVX2 kernel that adds one tile to the states of rows rows. See vec.AttendTile for the arguments; p is the scratch
+// for scores and weights, [rows][32].
+func attend2(rows int) {
+	start(avx2, fmt.Sprintf("attend%d", rows), fmt.Sprintf(attendSignature, ""))
 	p := param("p")
-	var scores [][]reg.VecVirtual
-	if s == avx512 {
-		scores = scoresTogether(s, rows)
-	} else if rows == 1 {
-		scores = scoresTogether(s, rows)
-		storeScores(s, scores, p)
+	if rows == 1 {
+		scoresTogether(p)
 	} else {
-		scoresByParity(s, rows, p)
+		scoresByParity(rows, p)
 	}
-	softmax(s, rows, scores, p)
-	weighValues(s, rows, p)
+	softmax(rows, p)
+	weighValues(rows, p)
 	finish()
 }
 
-func storeScores(s isa, scores [][]reg.VecVirtual, p reg.Register) {
+func storeScores(scores [][]reg.VecVirtual, p reg.Register) {
 	for r := range scores {
 		for j, v := range scores[r] {
-			VMOVUPS(v, at(p, 4*tileTokens*r+j*s.bytes()))
+			VMOVUPS(v, at(p, 4*tileTokens*r+32*j))
 		}
 	}
 }
@@ -91,60 +88,41 @@ func headBytes() reg.GPVirtual {
 	return n
 }
 
-// scoresTogether sums even and odd d in one loop and returns the scores in registers, in32 a row. The V tile is
-// prefetched meanwhile, one line for each d: it has as many lines.
-func scoresTogether(s isa, rows int) [][]reg.VecVirtual {
-	var sum [2][][]reg.VecVirtual
-	for parity := range sum {
-		for range rows {
-			sum[parity] = append(sum[parity], s.zeros(s.in32()))
-		}
-	}
-	q := newRows(rows, param("q"), headBytes())
-	k, v, n := param("k"), param("v"), param("headSize")
+// scoresTogether sums even and odd d of one row in one loop and leaves the scores in p. The V tile is prefetched meanwhile, one
+// line for each d: it has as many lines.
+func scoresTogether(p reg.Register) {
+	sum := [2][]reg.VecVirtual{avx2.zeros(4), avx2.zeros(4)}
+	q, k, v, n := param("q"), param("k"), param("v"), param("headSize")
 	const unroll = 4
 	Label("scores")
-	for u := 0; u < unroll; u++ {
-		kd := make([]reg.VecVirtual, s.in32())
-		if s == avx512 {
-			for j := range kd {
-				kd[j] = s.loadHalf(at(k, u*64+j*s.bytes()/2))
-			}
-		}
-		for r := 0; r < rows; r++ {
-			b := s.broadcast(q.at(r, u*4))
-			for j := range kd {
-				if s == avx2 { // one row only: no need to keep it
-					kd[j] = s.loadHalf(at(k, u*64+j*s.bytes()/2))
-				}
-				VFMADD231PS(kd[j], b, sum[u%2][r][j])
-			}
+	for u := range unroll {
+		b := avx2.broadcast(at(q, u*4))
+		for j := range 4 {
+			VFMADD231PS(avx2.loadHalf(at(k, u*64+j*16)), b, sum[u%2][j])
 		}
 		PREFETCHT0(at(v, u*64))
 	}
 	addBytes(unroll*64, k)
 	addBytes(unroll*64, v)
-	q.advance(unroll * 4)
+	addBytes(unroll*4, q)
 	SUBQ(U8(unroll), n)
 	JNZ(LabelRef("scores"))
-	for r := 0; r < rows; r++ {
-		for j := range sum[0][r] {
-			VADDPS(sum[1][r][j], sum[0][r][j], sum[0][r][j])
-		}
+	for j := range 4 {
+		VADDPS(sum[1][j], sum[0][j], sum[0][j])
 	}
-	return sum[0]
+	storeScores([][]reg.VecVirtual{sum[0]}, p)
 }
 
-// scoresByParity goes over the even d, then over the odd ones, and leaves the scores in p: AVX2 has not the registers
-// to do both at once.
-func scoresByParity(s isa, rows int, p reg.Register) {
+// scoresByParity goes over the even d, then over the odd ones, and leaves the scores in p: there are not the registers to do
+// both at once.
+func scoresByParity(rows int, p reg.Register) {
 	v := param("v")
 	stride := headBytes()
 	const unroll = 4
 	for parity := 0; parity < 2; parity++ {
 		var sum [][]reg.VecVirtual
 		for range rows {
-			sum = append(sum, s.zeros(s.in32()))
+			sum = append(sum, avx2.zeros(4))
 		}
 		q := newRows(rows, param("q"), stride)
 		k, n := param("k"), param("headSize")
@@ -154,10 +132,10 @@ func scoresByParity(s isa, rows int, p reg.Register) {
 			d := 2*u + parity
 			var b []reg.VecVirtual
 			for r := 0; r < rows; r++ {
-				b = append(b, s.broadcast(q.at(r, d*4)))
+				b = append(b, avx2.broadcast(q.at(r, d*4)))
 			}
-			for j := 0; j < s.in32(); j++ {
-				kd := s.loadHalf(at(k, d*64+j*s.bytes()/2))
+			for j := 0; j < 4; j++ {
+				kd := avx2.loadHalf(at(k, d*64+j*16))
 				for r := 0; r < rows; r++ {
 					VFMADD231PS(kd, b[r], sum[r][j])
 				}
@@ -172,52 +150,43 @@ func scoresByParity(s isa, rows int, p reg.Register) {
 		if parity == 1 {
 			for r := range sum {
 				for j, x := range sum[r] {
-					VADDPS(at(p, 4*tileTokens*r+j*s.bytes()), x, x)
+					VADDPS(at(p, 4*tileTokens*r+32*j), x, x)
 				}
 			}
 		}
-		storeScores(s, sum, p)
+		storeScores(sum, p)
 	}
 }
 
-// softmax turns scores (in registers, or in p if nil) into the weights p and updates each state's tail.
-func softmax(s isa, rows int, scores [][]reg.VecVirtual, p reg.Register) {
+// softmax turns the scores in p into weights and updates each state's tail.
+func softmax(rows int, p reg.Register) {
 	stride := headBytes()
 	tail := param("st")
 	ADDQ(stride, tail)
 	addBytes(4*stateTail, stride)
 	st := newRows(rows, tail, stride)
-	nv := param("nv")
-	e := newExp2(s)
-	var iota []reg.VecVirtual
-	var masked reg.VecVirtual
-	if s == avx512 {
-		masked = s.broadcast(constant(cMasked))
-		for j := 0; j < s.in32(); j++ {
-			iota = append(iota, s.load(constant(cIota+2*j)))
+	visible := param("visible")
+	TESTQ(visible, visible)
+	JZ(LabelRef("all"))
+	masked, bits := avx2.load(constant(cMasked)), YMM()
+	for r := range rows {
+		VPBROADCASTD(at(visible, 4*r), bits)
+		for j := range 4 {
+			v, k := avx2.load(at(p, 4*tileTokens*r+32*j)), YMM()
+			VPAND(constant(cBits+j), bits, k)
+			VPCMPEQD(constant(cBits+j), k, k)
+			VBLENDVPS(k, v, masked, v)
+			VMOVUPS(v, at(p, 4*tileTokens*r+32*j))
 		}
 	}
-	for r := 0; r < rows; r++ {
+	Label("all")
+	e := newExp2(avx2)
+	for r := range rows {
 		var score []reg.VecVirtual
-		visible := s.vec()
-		VPBROADCASTD(at(nv, 4*r), visible)
-		if s == avx512 {
-			score = scores[r]
-			for j, v := range score {
-				k := K()
-				VPCMPGTD(iota[j], visible, k)
-				VBLENDMPS(v, masked, k, v)
-			}
-		} else {
-			masked := s.load(constant(cMasked))
-			for j := 0; j < s.in32(); j++ {
-				v, k := s.load(at(p, 4*tileTokens*r+j*s.bytes())), s.vec()
-				VPCMPGTD(constant(cIota+j), visible, k)
-				VBLENDVPS(k, v, masked, v)
-				score = append(score, v)
-			}
+		for j := range 4 {
+			score = append(score, avx2.load(at(p, 4*tileTokens*r+32*j)))
 		}
-		m := s.fold32(score, opMax)
+		m := avx2.fold32(score, opMax)
 		old := XMM()
 		VMOVSS(st.at(r, tailMax), old)
 		VMAXSS(old, m, m)
@@ -226,14 +195,14 @@ func softmax(s isa, rows int, scores [][]reg.VecVirtual, p reg.Register) {
 		corr := old
 		e.apply(corr)
 		VMOVSS(corr, st.at(r, tailCorr))
-		ms := s.vec()
+		ms := YMM()
 		VBROADCASTSS(m, ms)
 		for j, v := range score {
 			VSUBPS(ms, v, v)
 			e.apply(v)
-			VMOVUPS(v, at(p, 4*tileTokens*r+j*s.bytes()))
+			VMOVUPS(v, at(p, 4*tileTokens*r+32*j))
 		}
-		sum := s.fold32(score, opAdd)
+		sum := avx2.fold32(score, opAdd)
 		VFMADD231SS(st.at(r, tailSum), corr, sum)
 		VMOVSS(sum, st.at(r, tailSum))
 	}
@@ -241,9 +210,9 @@ func softmax(s isa, rows int, scores [][]reg.VecVirtual, p reg.Register) {
 
 // weighValues adds the weighted rows of V to each state's acc, some columns at a time. The next K tile is prefetched
 // meanwhile; it has headSize lines.
-func weighValues(s isa, rows int, p reg.Register) {
+func weighValues(rows int, p reg.Register) {
 	width := 64 // columns at a time
-	if s == avx2 && rows > 1 {
+	if rows > 1 {
 		width = 32
 	}
 	left := param("headSize")
@@ -255,6 +224,11 @@ func weighValues(s isa, rows int, p reg.Register) {
 	addBytes(4*stateTail, stride)
 	tail := newRows(rows, tails, stride)
 	acc := newRows(rows, param("st"), stride)
+	valueColumns(avx2, width, rows, left, p, acc, func(r int) Mem { return tail.at(r, tailCorr) })
+}
+
+// valueColumns is the loop over columns of weighValues and attendGroup.weigh. corr is where a row's factor of the old state is.
+func valueColumns(s isa, width, rows int, left, p reg.Register, acc rowsAt, corr func(r int) Mem) {
 	v, next := param("v"), param("next")
 	rowBytes := param("headSize")
 	ADDQ(rowBytes, rowBytes)
@@ -266,7 +240,7 @@ func weighValues(s isa, rows int, p reg.Register) {
 		sum := make([][]reg.VecVirtual, rows)
 		for r := range sum {
 			sum[r] = s.vecs(w / s.lanes())
-			c := s.broadcast(tail.at(r, tailCorr))
+			c := s.broadcast(corr(r))
 			for j := range sum[r] {
 				VMULPS(acc.at(r, j*s.bytes()), c, sum[r][j])
 			}
@@ -276,7 +250,7 @@ func weighValues(s isa, rows int, p reg.Register) {
 		MOVQ(p, pt)
 		MOVQ(U32(tileTokens/2), n)
 		Label(label + "tokens")
-		for u := 0; u < 2; u++ {
+		for u := range 2 {
 			values := func(j int) Mem {
 				m := at(vt, j*s.bytes()/2)
 				if u == 1 {
@@ -291,26 +265,25 @@ func weighValues(s isa, rows int, p reg.Register) {
 					x = append(x, s.loadHalf(values(j)))
 				}
 				for r := range sum {
-					b := s.broadcast(weight(r))
 					for j := range x {
-						VFMADD231PS(x[j], b, sum[r][j])
+						VFMADD231PS_BCST(weight(r), x[j], sum[r][j])
 					}
 				}
-			} else {
-				var b []reg.VecVirtual
+				continue
+			}
+			var b []reg.VecVirtual
+			for r := range sum {
+				b = append(b, s.broadcast(weight(r)))
+			}
+			for j := range sum[0] {
+				x := s.loadHalf(values(j))
 				for r := range sum {
-					b = append(b, s.broadcast(weight(r)))
-				}
-				for j := range sum[0] {
-					x := s.loadHalf(values(j))
-					for r := range sum {
-						VFMADD231PS(x, b[r], sum[r][j])
-					}
+					VFMADD231PS(x, b[r], sum[r][j])
 				}
 			}
 		}
 		lines := w / 16
-		for i := 0; i < lines; i++ {
+		for i := range lines {
 			PREFETCHT0(at(next, 64*i))
 		}
 		addBytes(64*lines, next)

@@ -44,8 +44,10 @@ func quantize(s isa) {
 		VPERMD(a, b, a)
 		VMOVDQU(a, at(q, 0))
 	}
-	sum := s.fold32(v, opAddInt)
-	ds := XMM()
+	half := s.halfSums(v)
+	sum, pair, ds := XMM(), XMM(), XMM()
+	VPHADDD(half, half, sum)
+	VPACKSSDW(half, half, pair)
 	VCVTDQ2PS(sum, ds)
 	VMULSS(d, ds, ds)
 	VMOVSS(d, at(scales, 0))
@@ -55,10 +57,11 @@ func quantize(s isa) {
 	NEGL(n)
 	SHLL(U8(7), n)
 	MOVL(n, at(nsum, 0))
+	VMOVD(pair, at(nsum, 4))
 	SUBQ(I8(-128), x)
 	ADDQ(U8(32), q)
 	ADDQ(U8(8), scales)
-	ADDQ(U8(4), nsum)
+	ADDQ(U8(8), nsum)
 	DECQ(blocks)
 	JNZ(LabelRef("block"))
 	finish()
@@ -127,6 +130,54 @@ func add(s isa) {
 	ADDQ(U8(16), i)
 	CMPQ(i, n)
 	JLT(LabelRef("loop"))
+	finish()
+}
+
+// addScaled takes n in multiples of 16.
+func addScaled(s isa) {
+	start(s, "addScaled", "(x *float32, y *float32, n int, scale float32)")
+	x, y, n := param("x"), param("y"), param("n")
+	addr, err := Param("scale").Resolve()
+	if err != nil {
+		panic(err)
+	}
+	scale := s.broadcast(addr.Addr)
+	i := GP64()
+	XORQ(i, i)
+	Label("loop")
+	for d := 0; d < 64; d += s.bytes() {
+		v := s.load(index(x, i, d))
+		VFMADD231PS(index(y, i, d), scale, v)
+		VMOVUPS(v, index(x, i, d))
+	}
+	ADDQ(U8(16), i)
+	CMPQ(i, n)
+	JLT(LabelRef("loop"))
+	finish()
+}
+
+func geluMul(s isa) {
+	start(s, "geluMul", "(dst *float32, gate *float32, up *float32, n int)")
+	dst, gate, up, n := param("dst"), param("gate"), param("up"), param("n")
+	e := newExp2(s)
+	a, b := s.broadcast(constant(cGelu)), s.broadcast(constant(cGelu+1))
+	top := s.broadcast(constant(cExp2Max))
+	one := s.broadcast(constant(cOne))
+	over32("loop", n, func(i reg.Register) {
+		for j := 0; j < s.in32(); j++ {
+			g := s.load(index(gate, i, j*s.bytes()))
+			x := s.vec()
+			VMULPS(g, g, x)
+			VFMADD213PS(a, b, x)
+			VMULPS(g, x, x)
+			VMINPS(top, x, x)
+			e.apply(x)
+			VADDPS(one, x, x)
+			VDIVPS(x, g, g)
+			VMULPS(index(up, i, j*s.bytes()), g, g)
+			VMOVUPS(g, index(dst, i, j*s.bytes()))
+		}
+	})
 	finish()
 }
 

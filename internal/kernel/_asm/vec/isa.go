@@ -30,10 +30,9 @@ func (s isa) pick(a, b int) int {
 	return b
 }
 
-func (s isa) maxRows() int { return s.pick(6, 3) }
-func (s isa) lanes() int   { return s.pick(16, 8) }
-func (s isa) bytes() int   { return 4 * s.lanes() }
-func (s isa) in32() int    { return 32 / s.lanes() } // vectors that hold 32 values
+func (s isa) lanes() int { return s.pick(16, 8) }
+func (s isa) bytes() int { return 4 * s.lanes() }
+func (s isa) in32() int  { return 32 / s.lanes() } // vectors that hold 32 values
 
 func (s isa) vec() reg.VecVirtual {
 	if s == avx512 {
@@ -114,6 +113,8 @@ const (
 	cMinusInf  = 16
 	cIota      = 17 // 4 rows: 0 to 31
 	cUnpack    = 21 // order of the dwords after packing four vectors to bytes
+	cGelu      = 22 // 2 rows: GELU's factors of g and of g³
+	cBits      = 24 // 4 rows: 1<<0 to 1<<31
 )
 
 // constant returns the address of the table's row i.
@@ -150,9 +151,27 @@ func (s isa) fold32(v []reg.VecVirtual, op func(a, b reg.VecVirtual)) reg.VecVir
 	return x
 }
 
-func opAdd(a, b reg.VecVirtual)    { VADDPS(a, b, b) }
-func opMax(a, b reg.VecVirtual)    { VMAXPS(a, b, b) }
-func opAddInt(a, b reg.VecVirtual) { VPADDD(a, b, b) }
+// halfSums returns the sums of the first and of the last 16 of 32 int32 in lanes 0 and 1, and again in lanes 2 and 3.
+func (s isa) halfSums(v []reg.VecVirtual) reg.VecVirtual {
+	a, b, x := YMM(), YMM(), XMM()
+	if s == avx512 {
+		VEXTRACTI64X4(U8(1), v[0], a)
+		VEXTRACTI64X4(U8(1), v[1], b)
+		VPADDD(v[0].AsY(), a, a)
+		VPADDD(v[1].AsY(), b, b)
+	} else {
+		VPADDD(v[0], v[1], a)
+		VPADDD(v[2], v[3], b)
+	}
+	VPHADDD(b, a, a)
+	VEXTRACTI128(U8(1), a, x)
+	VPADDD(a.AsX(), x, x)
+	VPHADDD(x, x, x)
+	return x
+}
+
+func opAdd(a, b reg.VecVirtual) { VADDPS(a, b, b) }
+func opMax(a, b reg.VecVirtual) { VMAXPS(a, b, b) }
 
 // An exp2 emits kernel.Exp2. With AVX-512 its constants sit in registers; AVX2 has too few and reads them each time.
 type exp2 struct {

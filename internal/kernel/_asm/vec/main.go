@@ -14,6 +14,8 @@ func main() {
 		rmsNorm(s)
 		add(s)
 		siluMul(s)
+		geluMul(s)
+		addScaled(s)
 		rope(s)
 		maxOf(s)
 		indexOf(s)
@@ -24,9 +26,13 @@ func main() {
 		storeV(s)
 		mergeState(s)
 		finishState(s)
-		for rows := 1; rows <= s.maxRows(); rows++ {
-			attend(s, rows)
-		}
+	}
+	for rows := 1; rows < groupRows; rows++ {
+		attend512(rows, false)
+	}
+	attend512(groupRows, true)
+	for rows := 1; rows <= 3; rows++ {
+		attend2(rows)
 	}
 	Generate()
 }
